@@ -1,0 +1,38 @@
+# Every target sets up its own virtual environment in .venv; nothing else is needed.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test lint check-generated clean
+
+demo: $(STAMP)
+	$(BIN)/tensorgraph build specs/hiphop5.yaml
+	$(BIN)/python -m examples.gold
+
+# One thread per process: the tests already run on every core.
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=8
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Every package in generated/ must be what its spec gives; a package without a spec fails.
+check-generated: $(STAMP)
+	@status=0; \
+	for package in generated/*/manifest.json; do \
+		name=$$(basename "$$(dirname "$$package")"); \
+		echo "checking generated/$$name"; \
+		$(BIN)/tensorgraph build "specs/$$name.yaml" --check || status=1; \
+	done; \
+	exit $$status
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@

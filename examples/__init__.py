@@ -1,0 +1,1 @@
+"""What one can do with a generated package: the demonstration (`python -m examples.gold`) and a training loop."""

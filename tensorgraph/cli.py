@@ -1,0 +1,148 @@
+"""The command line. Results go to stdout, progress and errors to stderr.
+
+Exit status: 0 done; 1 the package on disk differs, or cannot be read or written; 2 the spec or the call is wrong.
+"""
+
+import argparse
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import tensorgraph
+from tensorgraph.errors import BudgetError, SpecError, TensorGraphError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tensorgraph.spec import Spec
+
+Result = TypeVar("Result")
+
+# Imports inside functions keep `--help` and `schema` from loading the compiler.
+
+_PLAIN_WIDTH = 120  # of a table that goes to a file or a pipe
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status. Raises SystemExit for `--help`, `--version` and a wrong call."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a sign is no reason to fail
+    try:
+        arguments = _parser().parse_args(argv)
+        status: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return status
+    except SpecError as error:
+        return _fail(str(error), 2)
+    except TensorGraphError as error:
+        return _fail(f"tensorgraph: {error}", 1)
+    except KeyboardInterrupt:
+        return _fail("tensorgraph: interrupted", _INTERRUPTED)
+    except OSError as error:  # of stdout: all files of a command have their own errors
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered must not fail at exit
+        return _BROKEN_PIPE if isinstance(error, BrokenPipeError) else _fail(f"tensorgraph: {error}", 1)
+
+
+def _fail(message: str, status: int) -> int:
+    print(message, file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tensorgraph", description=tensorgraph.__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"tensorgraph {tensorgraph.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    build = _command(commands, "build", _build, "write the package of a spec")
+    build.add_argument("spec", metavar="SPEC", help="a YAML file; `tensorgraph schema` says what it may hold")
+    build.add_argument("--out", metavar="DIR", type=Path, default=Path("generated"),
+                       help="where to write the package DIR/<name>/ (default: generated)")  # fmt: skip
+    build.add_argument("--check", action="store_true", help="write nothing; exit 1 if DIR holds anything else")
+
+    show = _command(commands, "show", _show, "print the basis of a spec")
+    show.add_argument("spec", metavar="SPEC", help="a YAML file")
+    show.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+
+    _command(commands, "schema", _schema, "print the JSON Schema of specs, for editors")
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    does: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=does, description=does, allow_abbrev=False)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from tensorgraph.compiler import compile_spec
+    from tensorgraph.emit.writing import check_package, write_package
+    from tensorgraph.report import build_table
+
+    spec = _load(arguments.spec)
+    start = time.perf_counter()
+    compilation = _within_budget(arguments.spec, lambda: compile_spec(spec))
+    if arguments.check:
+        differences = check_package(compilation.package, arguments.out)
+        for difference in differences:
+            print(difference, file=sys.stderr)
+        return 1 if differences else 0
+    target = write_package(compilation.package, arguments.out)
+    _print_table(build_table(compilation))
+    print(target)
+    print(f"built in {time.perf_counter() - start:.2f} s", file=sys.stderr)
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from tensorgraph.compiler import derive_basis
+    from tensorgraph.report import basis_table
+
+    spec = _load(arguments.spec)
+    basis = _within_budget(arguments.spec, lambda: derive_basis(spec.basis))
+    if arguments.json:
+        print(json.dumps(basis.to_json(), indent=2))
+    else:
+        _print_table(basis_table(basis))
+    return 0
+
+
+def _schema(_arguments: argparse.Namespace) -> int:
+    from tensorgraph.spec import spec_schema
+
+    print(json.dumps(spec_schema(), indent=2))
+    return 0
+
+
+def _load(file: str) -> "Spec":
+    from tensorgraph.spec import load_spec
+
+    return load_spec(file)
+
+
+def _within_budget(file: str, work: Callable[[], Result]) -> Result:
+    """What `work` gives. A basis too large to derive is a mistake in the spec, told with the line of its body order."""
+    from tensorgraph.spec import line_of
+
+    try:
+        return work()
+    except BudgetError as error:
+        raise SpecError(file, line_of(file, ("basis", "body_order")), str(error)) from None
+
+
+def _print_table(table: "RenderableType") -> None:
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _PLAIN_WIDTH
+    Console(file=sys.stdout, width=width).print(table)

@@ -1,0 +1,46 @@
+"""The driver: a spec becomes a package, stage by stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tensorgraph.basis import Basis, derive
+from tensorgraph.emit import PackageText, emit_package
+from tensorgraph.program import ContractionProgram, contraction_program
+from tensorgraph.scalar import (
+    Derivatives,
+    ScalarProgram,
+    StraightLine,
+    lower_invariants,
+    lower_tensor_components,
+    scheduled,
+)
+from tensorgraph.spec import BasisSpec, Spec
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """Every stage of one build, each a value that prints itself."""
+
+    spec: Spec
+    basis: Basis
+    contractions: ContractionProgram
+    scalars: Derivatives[ScalarProgram]
+    instructions: Derivatives[StraightLine]
+    package: PackageText
+
+
+def compile_spec(spec: Spec) -> Compilation:
+    """Compiles a spec; nothing is written to disk and torch is not imported."""
+    basis = derive_basis(spec.basis)  # Spec → Basis
+    contractions = contraction_program(basis.graphs, basis.max_rank)  # Basis → ContractionProgram
+    scalars = lower_invariants(contractions)  # ContractionProgram → ScalarProgram, three of them
+    instructions = Derivatives(*map(scheduled, scalars))  # ScalarProgram → StraightLine
+    tensors = scheduled(lower_tensor_components(basis.max_rank))
+    package = emit_package(spec, basis, contractions, instructions, tensors)  # everything → PackageText
+    return Compilation(spec, basis, contractions, scalars, instructions, package)
+
+
+def derive_basis(basis: BasisSpec) -> Basis:
+    """The basis that a spec asks for."""
+    return derive(basis.family, basis.body_order, basis.max_rank)

@@ -1,0 +1,137 @@
+"""The invariants as operators: forward, backward and double backward, each one fused call.
+
+On CUDA tensors the Triton kernels run, elsewhere (and where triton is not installed) the plain PyTorch functions.
+All three are ``torch.library`` operators with fake and autograd registrations; derivatives of order three and above
+are taken by PyTorch through the plain functions.
+"""
+
+import functools
+import warnings
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from . import architecture, program_torch
+
+# The digest keeps operators of two packages, or of one package imported twice, from standing in for each other.
+NAMESPACE = f"tensorgraph_{architecture.NAME}_{architecture.PROGRAM_DIGEST[:16]}"
+
+# Rows (atoms times channels) that the CPU takes at a time: temporaries then stay in its cache.
+CPU_BLOCK_ROWS = 32_768
+
+
+def invariants(features: Tensor) -> Tensor:
+    """The invariant polynomials of tensor features, in the manifest's order.
+
+    Args:
+        features: ``[n_atoms, n_components, n_channels]``, any linear combination of rows of ``tensor_components``;
+            float32 or float64, on a CPU or a CUDA device. Atoms or channels may be none or one.
+
+    Returns:
+        ``[n_atoms, n_invariants, n_channels]``: full contractions of the symmetric traceless tensors whose leading
+        coefficient is one. Differentiable to any order.
+
+    Raises:
+        ValueError: a wrong shape.
+        TypeError: a dtype other than float32 and float64.
+    """
+    expected = architecture.N_COMPONENTS
+    if features.dim() != 3 or features.shape[1] != expected:
+        raise ValueError(f"features must be [n_atoms, {expected}, n_channels], not {list(features.shape)}")
+    if features.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"features must be float32 or float64, not {features.dtype}")
+    return forward(features)
+
+
+@functools.cache
+def _kernels() -> ModuleType:
+    """The Triton programs, or the PyTorch ones where triton is missing."""
+    try:
+        from . import program_triton
+    except ImportError as error:
+        warnings.warn(f"{architecture.NAME}: no Triton kernels ({error}); plain PyTorch runs on the GPU", stacklevel=2)
+        return program_torch
+    return program_triton
+
+
+def _in_blocks(function, *tensors: Tensor):
+    """A plain function over blocks of atoms, so that memory stays bounded and temporaries in the cache."""
+    atoms, _, channels = tensors[0].shape
+    step = max(1, CPU_BLOCK_ROWS // max(1, channels))
+    if atoms <= step:
+        return function(*tensors)
+    parts = [function(*(t[start : start + step] for t in tensors)) for start in range(0, atoms, step)]
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts)
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+
+def _run(name: str, *tensors: Tensor):
+    if tensors[0].is_cuda:
+        return getattr(_kernels(), name)(*tensors)
+    return _in_blocks(getattr(program_torch, name), *tensors)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::forward", mutates_args=())
+def forward(features: Tensor) -> Tensor:
+    return _run("forward", features)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::backward", mutates_args=())
+def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
+    return _run("backward", features, grad_invariants)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::double_backward", mutates_args=())
+def double_backward(features: Tensor, grad_invariants: Tensor, grad_grad_features: Tensor) -> tuple[Tensor, Tensor]:
+    return _run("double_backward", features, grad_invariants, grad_grad_features)
+
+
+@forward.register_fake
+def _(features):
+    return features.new_empty((features.shape[0], architecture.N_INVARIANTS, features.shape[2]))
+
+
+@backward.register_fake
+def _(features, grad_invariants):
+    return features.new_empty(features.shape)
+
+
+@double_backward.register_fake
+def _(features, grad_invariants, grad_grad_features):
+    return features.new_empty(features.shape), grad_invariants.new_empty(grad_invariants.shape)
+
+
+def _save_inputs(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _forward_vjp(ctx, grad):
+    (features,) = ctx.saved_tensors
+    return backward(features, grad)
+
+
+def _backward_vjp(ctx, grad):
+    return double_backward(*ctx.saved_tensors, grad)
+
+
+def _double_backward_vjp(ctx, *grads):
+    """Order three and above: differentiate the plain functions, which PyTorch traces."""
+    inputs = ctx.saved_tensors
+    wanted = [k for k, needed in enumerate(ctx.needs_input_grad) if needed]
+    higher = torch.is_grad_enabled()
+    with torch.enable_grad():
+        outputs = program_torch.double_backward(*inputs)
+        taken = torch.autograd.grad(
+            outputs, [inputs[k] for k in wanted], grads, create_graph=higher, materialize_grads=True
+        )
+    result = [None] * len(inputs)
+    for k, grad in zip(wanted, taken, strict=True):
+        result[k] = grad
+    return tuple(result)
+
+
+forward.register_autograd(_forward_vjp, setup_context=_save_inputs)
+backward.register_autograd(_backward_vjp, setup_context=_save_inputs)
+double_backward.register_autograd(_double_backward_vjp, setup_context=_save_inputs)

@@ -1,0 +1,80 @@
+"""Canonical form by individualisation and refinement (McKay's scheme, for graphs of a few vertices).
+
+Vertices are split into cells that no relabelling can mix (rank first, then the multiset of neighbours); while a cell
+holds several vertices, each in turn is singled out and the split refined. Every way of singling out ends in an order
+of the vertices; the largest adjacency matrix wins. Vertices that may be swapped without changing anything else
+(twins) need only one try, which keeps stars and bundles, the common hard case here, linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from tensorgraph.graphs.multigraph import Multigraph
+
+Matrix = tuple[tuple[int, ...], ...]
+Colouring = tuple[int, ...]
+
+
+def canonical(graph: Multigraph) -> Multigraph:
+    """The representative of the graph's isomorphism class; ranks descend along its vertices."""
+    return graph.relabelled(canonical_labelling(graph))
+
+
+@cache
+def canonical_labelling(graph: Multigraph) -> tuple[int, ...]:
+    """The order of the vertices that makes the graph canonical: entry ``k`` is the vertex that becomes ``k``.
+
+    Two graphs are isomorphic (ranks respected) exactly if their canonical forms are equal.
+    """
+    matrix = graph.adjacency
+    initial = _ranked([(-rank,) for rank in graph.ranks])
+    leaves = _discrete_orders(matrix, _refined(matrix, initial))
+    return max(leaves, key=lambda order: _permuted(matrix, order))
+
+
+def _discrete_orders(matrix: Matrix, colours: Colouring) -> Iterator[tuple[int, ...]]:
+    cells: dict[int, list[int]] = {}
+    for vertex, colour in enumerate(colours):
+        cells.setdefault(colour, []).append(vertex)
+    open_cells = [colour for colour, cell in sorted(cells.items()) if len(cell) > 1]
+    if not open_cells:
+        yield tuple(sorted(range(len(colours)), key=colours.__getitem__))
+        return
+    for vertex in _without_twins(matrix, cells[open_cells[0]]):
+        # Doubling leaves a free colour just before the singled-out vertex's old one.
+        split = tuple(2 * colour - (other == vertex) for other, colour in enumerate(colours))
+        yield from _discrete_orders(matrix, _refined(matrix, split))
+
+
+def _without_twins(matrix: Matrix, cell: list[int]) -> list[int]:
+    kept: list[int] = []
+    for vertex in cell:
+        if not any(_are_twins(matrix, vertex, other) for other in kept):
+            kept.append(vertex)
+    return kept
+
+
+def _are_twins(matrix: Matrix, u: int, v: int) -> bool:
+    return all(matrix[u][w] == matrix[v][w] for w in range(len(matrix)) if w not in (u, v))
+
+
+def _refined(matrix: Matrix, colours: Colouring) -> Colouring:
+    """Splits cells by the colours and multiplicities of neighbours until nothing changes."""
+    while True:
+        keys = [(colours[u], *sorted((colours[v], m) for v, m in enumerate(row) if m)) for u, row in enumerate(matrix)]
+        refined = _ranked(keys)
+        if len(set(refined)) == len(set(colours)):
+            return refined
+        colours = refined
+
+
+def _ranked(keys: list[tuple[Any, ...]]) -> Colouring:
+    position = {key: k for k, key in enumerate(sorted(set(keys)))}
+    return tuple(position[key] for key in keys)
+
+
+def _permuted(matrix: Matrix, order: tuple[int, ...]) -> Matrix:
+    return tuple(tuple(matrix[u][v] for v in order) for u in order)

@@ -1,0 +1,75 @@
+"""Import of a generated package from the directory that it stands in."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tensorgraph.errors import PackageError
+
+_PREFIX = "_tensorgraph_package_"
+
+
+def load_package(path: str | Path) -> ModuleType:
+    """Import the generated package in the directory `path` under a private name; `sys.path` is not touched.
+
+    The same directory with the same manifest gives the same module again; a rebuilt one is imported anew.
+
+    Raises PackageError if the directory does not hold a generated package, or if its code cannot be imported.
+    """
+    directory = Path(path).resolve()
+    manifest = read_manifest(directory)
+    if not (directory / "__init__.py").is_file():
+        raise PackageError(f"{path} is not a generated package: it has no __init__.py")
+    name = _module_name(directory, manifest)
+    if name not in sys.modules:
+        _import(name, directory)
+    return sys.modules[name]
+
+
+def read_manifest(directory: str | Path) -> dict[str, Any]:
+    """The manifest of the generated package in `directory`. Raises PackageError where there is none."""
+    path = Path(directory) / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PackageError(f"{directory} is not a generated package: manifest.json: {error.strerror}") from error
+    except ValueError as error:
+        raise PackageError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(manifest, dict) or not {"name", "spec_digest"} <= manifest.keys():
+        raise PackageError(f"{path} is not the manifest of a generated package: it lacks name or spec_digest")
+    return manifest
+
+
+def package_directory(package: ModuleType) -> Path:
+    """The directory that an imported generated package stands in. Raises PackageError for a module without a file."""
+    if package.__file__ is None:
+        raise PackageError(f"{package.__name__} is not a generated package: it has no file")
+    return Path(package.__file__).parent
+
+
+def _module_name(directory: Path, manifest: Mapping[str, Any]) -> str:
+    """A name that no one else uses, different for another directory or another build."""
+    identity = json.dumps([str(directory), manifest], sort_keys=True)
+    return _PREFIX + hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def _import(name: str, directory: Path) -> None:
+    source = directory / "__init__.py"
+    spec = importlib.util.spec_from_file_location(name, source, submodule_search_locations=[str(directory)])
+    if spec is None or spec.loader is None:
+        raise PackageError(f"{source} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        for imported in [key for key in sys.modules if key == name or key.startswith(name + ".")]:
+            del sys.modules[imported]
+        raise PackageError(f"the package in {directory} cannot be imported: {error}") from error

@@ -1,0 +1,247 @@
+"""The scalar IR: sums and products of scalars in single-assignment form, every distinct value once.
+
+Scope: values are the constant one, inputs, products of two values, and linear combinations with exact rational
+coefficients. A *reference* to a value is ``Linear``: a coefficient times a value, so negation and scaling cost
+nothing until emission, and zero is the reference with coefficient 0. Construction simplifies: products commute, like
+terms of a sum are merged, coefficients are pulled out, so equal expressions become the same value (hash-consing).
+Symmetric components of a tensor thus collapse by themselves. Not in scope: division, functions, branches, loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import gcd, lcm
+from typing import Any
+
+
+@dataclass(frozen=True)
+class One:
+    """The constant one."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """Element ``index`` of the input array ``array``."""
+
+    array: str
+    index: int
+
+
+@dataclass(frozen=True)
+class Product:
+    """The product of two values, the smaller number first."""
+
+    left: int
+    right: int
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A linear combination of values by ascending number: coefficients without common factor, the first positive."""
+
+    terms: tuple[tuple[Fraction, int], ...]
+
+
+Node = One | Input | Product | Sum
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A coefficient times a value: how values are referred to."""
+
+    coefficient: Fraction
+    value: int
+
+    def __neg__(self) -> Linear:
+        return Linear(-self.coefficient, self.value)
+
+    def scaled(self, factor: Fraction | int) -> Linear:
+        """The reference times a number."""
+        return Linear(self.coefficient * factor, self.value) if factor else ZERO
+
+
+ZERO = Linear(Fraction(0), 0)
+
+
+@dataclass(frozen=True)
+class ArrayRef:
+    """An input or output array: its name and number of scalar elements."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class ScalarProgram:
+    """A finished program: live values in the order of computation, and for each output array its elements."""
+
+    inputs: tuple[ArrayRef, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[tuple[ArrayRef, tuple[Linear, ...]], ...]
+
+    def verify(self) -> None:
+        """Checks single assignment and canonical form.
+
+        Raises:
+            ValueError: the first value that is wrong.
+        """
+        sizes = {array.name: array.size for array in self.inputs}
+        seen: set[Node] = set()
+        for number, node in enumerate(self.nodes):
+            if node in seen:
+                raise ValueError(f"value {number} is computed twice: {node}")
+            seen.add(node)
+            if any(operand >= number for operand in operands(node)):
+                raise ValueError(f"value {number} uses a later one: {node}")
+            if isinstance(node, Input) and not 0 <= node.index < sizes.get(node.array, 0):
+                raise ValueError(f"value {number} reads {node.array}[{node.index}], which is no input")
+        for array, elements in self.outputs:
+            if len(elements) != array.size:
+                raise ValueError(f"output {array.name} has {len(elements)} elements, not {array.size}")
+
+    def __str__(self) -> str:
+        lines = [f"%{number} = {_text(node)}" for number, node in enumerate(self.nodes)]
+        for array, elements in self.outputs:
+            lines += [f"{array.name}[{k}] = {_linear_text([(e.coefficient, e.value)])}" for k, e in enumerate(elements)]
+        return "\n".join(lines)
+
+
+class Builder:
+    """Makes values, each once. The only place where nodes come from; simplification happens here."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self._numbers: dict[Node, int] = {}
+        self.one = Linear(Fraction(1), self._number(One()))
+
+    def _number(self, node: Node) -> int:
+        if node not in self._numbers:
+            self._numbers[node] = len(self.nodes)
+            self.nodes.append(node)
+        return self._numbers[node]
+
+    def input(self, array: str, index: int) -> Linear:
+        """An element of an input array."""
+        return Linear(Fraction(1), self._number(Input(array, index)))
+
+    def product(self, left: Linear, right: Linear) -> Linear:
+        """The product of two references; coefficients and the constant one are pulled out."""
+        coefficient = left.coefficient * right.coefficient
+        if not coefficient:
+            return ZERO
+        for factor, other in ((left, right), (right, left)):
+            if factor.value == self.one.value:
+                return Linear(coefficient, other.value)
+        first, second = sorted((left.value, right.value))
+        return Linear(coefficient, self._number(Product(first, second)))
+
+    def sum(self, terms: Iterable[Linear]) -> Linear:
+        """The sum of references; like terms merge, and the common factor is pulled out so that multiples are shared."""
+        merged: dict[int, Fraction] = {}
+        for term in terms:
+            merged[term.value] = merged.get(term.value, Fraction(0)) + term.coefficient
+        kept = [(coefficient, value) for value, coefficient in sorted(merged.items()) if coefficient]
+        if not kept:
+            return ZERO
+        common = _common_factor([coefficient for coefficient, _ in kept])
+        if len(kept) == 1:
+            return Linear(*kept[0])
+        return Linear(common, self._number(Sum(tuple((coefficient / common, value) for coefficient, value in kept))))
+
+    def finish(self, inputs: Sequence[ArrayRef], outputs: Mapping[ArrayRef, Sequence[Linear]]) -> ScalarProgram:
+        """The program that computes these outputs, without what they do not need."""
+        roots = [element.value for elements in outputs.values() for element in elements if element.coefficient]
+        live = _live(self.nodes, roots)
+        number = {old: new for new, old in enumerate(live)}
+        nodes = tuple(_renumbered(self.nodes[old], number) for old in live)
+        program = ScalarProgram(
+            tuple(inputs),
+            nodes,
+            tuple(
+                (array, tuple(Linear(e.coefficient, number[e.value]) if e.coefficient else ZERO for e in elements))
+                for array, elements in outputs.items()
+            ),
+        )
+        program.verify()
+        return program
+
+
+def operands(node: Node) -> tuple[int, ...]:
+    """The values that a node reads."""
+    match node:
+        case Product(left, right):
+            return (left, right)
+        case Sum(terms):
+            return tuple(value for _, value in terms)
+        case One() | Input():
+            return ()
+
+
+def evaluate(program: ScalarProgram, arrays: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """The meaning of a program, element by element, in the arithmetic of the inputs (floats, fractions, arrays)."""
+    values: list[Any] = []
+    for node in program.nodes:
+        match node:
+            case One():
+                values.append(1)
+            case Input(array, index):
+                values.append(arrays[array][index])
+            case Product(left, right):
+                values.append(values[left] * values[right])
+            case Sum(terms):
+                values.append(sum(_times(coefficient, values[value]) for coefficient, value in terms))
+    return {
+        array.name: [_times(e.coefficient, values[e.value]) if e.coefficient else 0 for e in elements]
+        for array, elements in program.outputs
+    }
+
+
+def _times(coefficient: Fraction, value: Any) -> Any:
+    """Numerator and denominator apart: integers stay exact in any arithmetic, and floats round once."""
+    scaled = value * coefficient.numerator
+    return scaled if coefficient.denominator == 1 else scaled / coefficient.denominator
+
+
+def _common_factor(coefficients: Sequence[Fraction]) -> Fraction:
+    """The largest rational that divides all into integers, with the sign of the first."""
+    factor = Fraction(gcd(*(c.numerator for c in coefficients)), lcm(*(c.denominator for c in coefficients)))
+    return factor if coefficients[0] > 0 else -factor
+
+
+def _live(nodes: Sequence[Node], roots: Iterable[int]) -> list[int]:
+    reached: set[int] = set()
+    frontier = list(roots)
+    while frontier:
+        value = frontier.pop()
+        if value not in reached:
+            reached.add(value)
+            frontier.extend(operands(nodes[value]))
+    return sorted(reached)
+
+
+def _renumbered(node: Node, number: Mapping[int, int]) -> Node:
+    match node:
+        case Product(left, right):
+            return Product(number[left], number[right])
+        case Sum(terms):
+            return Sum(tuple((coefficient, number[value]) for coefficient, value in terms))
+        case One() | Input():
+            return node
+
+
+def _text(node: Node) -> str:
+    match node:
+        case One():
+            return "1"
+        case Input(array, index):
+            return f"{array}[{index}]"
+        case Product(left, right):
+            return f"%{left} * %{right}"
+        case Sum(terms):
+            return _linear_text(terms)
+
+
+def _linear_text(terms: Sequence[tuple[Fraction, int]]) -> str:
+    return " + ".join(f"%{value}" if c == 1 else f"{c} %{value}" for c, value in terms)

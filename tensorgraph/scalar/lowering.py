@@ -1,0 +1,122 @@
+"""Contraction programs to scalar programs, and the derivative programs that come with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tensorgraph.algebra import components, embedding, projection
+from tensorgraph.program import ContractionProgram, Step
+from tensorgraph.scalar.adjoint import vector_jacobian_product
+from tensorgraph.scalar.ir import ArrayRef, Builder, Linear, ScalarProgram
+
+T = TypeVar("T")
+
+FEATURES = "features"
+INVARIANTS = "invariants"
+GRAD_INVARIANTS = "grad_invariants"
+GRAD_FEATURES = "grad_features"
+GRAD_GRAD_FEATURES = "grad_grad_features"
+GRAD_GRAD_INVARIANTS = "grad_grad_invariants"
+
+
+class Derivatives(NamedTuple, Generic[T]):
+    """The three programs that training on forces needs.
+
+    - ``forward``: features → invariants
+    - ``backward``: features, cotangent of the invariants → cotangent of the features
+    - ``double_backward``: those and a cotangent of backward's result → cotangents of backward's two arguments
+    """
+
+    forward: T
+    backward: T
+    double_backward: T
+
+
+def lower_invariants(program: ContractionProgram) -> Derivatives[ScalarProgram]:
+    """Value, gradient and double gradient of a contraction program, from one builder."""
+    builder = Builder()
+    n_features, n_invariants = (program.max_rank + 1) ** 2, len(program.outputs)
+    features = [builder.input(FEATURES, k) for k in range(n_features)]
+    invariants = _contracted(builder, program, features)
+    forward = builder.finish(
+        (ArrayRef(FEATURES, n_features),),
+        {ArrayRef(INVARIANTS, n_invariants): invariants},
+    )
+    cotangents = [builder.input(GRAD_INVARIANTS, k) for k in range(n_invariants)]
+    grad_features = vector_jacobian_product(builder, invariants, cotangents, features)
+    backward = builder.finish(
+        (ArrayRef(FEATURES, n_features), ArrayRef(GRAD_INVARIANTS, n_invariants)),
+        {ArrayRef(GRAD_FEATURES, n_features): grad_features},
+    )
+    seconds = [builder.input(GRAD_GRAD_FEATURES, k) for k in range(n_features)]
+    both = vector_jacobian_product(builder, grad_features, seconds, [*features, *cotangents])
+    double_backward = builder.finish(
+        (*backward.inputs, ArrayRef(GRAD_GRAD_FEATURES, n_features)),
+        {
+            ArrayRef(GRAD_FEATURES, n_features): both[:n_features],
+            ArrayRef(GRAD_GRAD_INVARIANTS, n_invariants): both[n_features:],
+        },
+    )
+    return Derivatives(forward, backward, double_backward)
+
+
+def lower_tensor_components(max_rank: int) -> ScalarProgram:
+    """The program from a unit vector to all components of ``[r̂…r̂]_0`` of ranks 0 to ``max_rank``."""
+    builder = Builder()
+    axes = [builder.input("unit_vectors", axis) for axis in range(3)]
+    elements = []
+    for rank in range(max_rank + 1):
+        for component in components(rank):
+            terms = projection(component).items()
+            elements.append(builder.sum(_monomial(builder, axes, e).scaled(factor) for e, factor in terms))
+    return builder.finish((ArrayRef("unit_vectors", 3),), {ArrayRef("components", len(elements)): elements})
+
+
+def _monomial(builder: Builder, axes: Sequence[Linear], exponents: tuple[int, int, int]) -> Linear:
+    """``x^a y^b z^c`` by repeated multiplication, so that lower monomials are shared."""
+    result = builder.one
+    for axis, exponent in zip(axes, exponents, strict=True):
+        for _ in range(exponent):
+            result = builder.product(result, axis)
+    return result
+
+
+def _contracted(builder: Builder, program: ContractionProgram, features: Sequence[Linear]) -> list[Linear]:
+    values: list[NDArray[np.object_]] = []
+    for rank in range(program.max_rank + 1):
+        values.append(_full_tensor(builder, features[rank**2 : (rank + 1) ** 2], rank))
+    for step in program.steps:
+        values.append(_contraction(builder, step, values))
+    return [values[value].item() for value in program.outputs]
+
+
+def _full_tensor(builder: Builder, independent: Sequence[Linear], rank: int) -> NDArray[np.object_]:
+    """All ``3**rank`` elements of a symmetric traceless tensor in terms of its independent components."""
+    result = np.empty((3,) * rank, dtype=object)
+    for index in np.ndindex(result.shape):
+        row = embedding(rank)[index].tolist()
+        result[index] = builder.sum(element.scaled(factor) for element, factor in zip(independent, row, strict=True))
+    return result
+
+
+def _contraction(builder: Builder, step: Step, values: Sequence[NDArray[np.object_]]) -> NDArray[np.object_]:
+    """One contraction, element by element; equal products merge in the sum, which uses the tensors' symmetry."""
+    summed = [letter for letter in step.left.indices if letter in step.right.indices]
+    result = np.empty((3,) * len(step.result), dtype=object)
+    for index in np.ndindex(result.shape):
+        extent = dict(zip(step.result, index, strict=True))
+        terms = []
+        for inner in product(range(3), repeat=len(summed)):
+            at = {**extent, **dict(zip(summed, inner, strict=True))}
+            left, right = (
+                values[operand.value][tuple(at[letter] for letter in operand.indices)]
+                for operand in (step.left, step.right)
+            )
+            terms.append(builder.product(left, right))
+        result[index] = builder.sum(terms)
+    return result

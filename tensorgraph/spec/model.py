@@ -1,0 +1,226 @@
+"""The values of a spec: what a user asks for, validated.
+
+Nothing that reaches emitted code is taken unchecked from a spec: names are identifiers from a small alphabet,
+symbols come from a table, families from a list, and all else is a bounded number or a truth value.
+"""
+
+import hashlib
+import json
+import keyword
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from tensorgraph.spec.elements import ATOMIC_NUMBERS, SYMBOLS
+from tensorgraph.spec.yaml_source import plain_value
+
+_RESERVED_NAMES = frozenset("ase generated hippynn numpy sympy tensorgraph torch triton vesin".split())
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a key may hold, in the words that an error message ends with."""
+
+    text: str
+
+
+class SpecModel(BaseModel):
+    """Frozen, and strict: no unknown keys, no conversions, no infinities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+
+
+def _check_name(name: str) -> str:
+    if keyword.iskeyword(name):
+        raise PydanticCustomError("spec_value", f"is {name!r}, a keyword of Python")
+    if name in sys.stdlib_module_names or name in _RESERVED_NAMES:
+        raise PydanticCustomError("spec_value", f"is {name!r}, which would hide the module of that name")
+    return name
+
+
+def _check_symbol(symbol: str) -> str:
+    if symbol not in ATOMIC_NUMBERS:
+        raise PydanticCustomError("spec_value", f"is {symbol[:20]!r}, which is no chemical symbol")
+    return symbol
+
+
+Name = Annotated[
+    str,
+    Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64),
+    AfterValidator(_check_name),
+]
+Symbol = Annotated[str, AfterValidator(_check_symbol), Field(json_schema_extra={"enum": list(SYMBOLS)})]
+Family = Literal["hiphop", "flexible", "independent", "connected"]
+
+
+class BasisSpec(SpecModel):
+    """Which invariants: a family of contraction graphs, and how large they may be."""
+
+    family: Annotated[
+        Family,
+        Allowed("one of hiphop, flexible, independent, connected"),
+        Field(title="Family", description="The rule that picks the invariants from all contraction graphs."),
+    ]
+    body_order: Annotated[
+        int,
+        Allowed("an integer from 2 to 7"),
+        Field(ge=2, le=7, title="Body order", description="The central atom and its neighbours: vertices plus one."),
+    ]
+    max_rank: Annotated[
+        int,
+        Allowed("an integer from 0 to 6"),
+        Field(ge=0, le=6, title="Maximal rank", description="The largest rank of the tensors that are contracted."),
+    ]
+
+    @property
+    def vertices(self) -> int:
+        """The most vertices that a contraction graph may have."""
+        return self.body_order - 1
+
+
+class SensitivitySpec(SpecModel):
+    """The radial functions of a pair, in ångström."""
+
+    functions: Annotated[
+        int,
+        Allowed("an integer from 1 to 256"),
+        Field(ge=1, le=256, title="Functions", description="The number of sensitivity functions."),
+    ] = 20
+    soft_min: Annotated[
+        float,
+        Allowed("a number of ångström from 0.01 to 100, below soft_max and cutoff"),
+        Field(ge=0.01, le=100, title="Soft minimum", description="The first centre, in Å; below soft_max and cutoff."),
+    ] = 0.75
+    soft_max: Annotated[
+        float,
+        Allowed("a number of ångström above soft_min and at most 100"),
+        Field(gt=0, le=100, title="Soft maximum", description="The last centre, in Å."),
+    ] = 5.5
+    cutoff: Annotated[
+        float,
+        Allowed("a number of ångström above soft_min and at most 100"),
+        Field(gt=0, le=100, title="Cutoff", description="The distance beyond which atoms do not interact, in Å."),
+    ] = 6.5
+
+    @field_validator("soft_max", "cutoff")
+    @classmethod
+    def _above_soft_min(cls, value: float, info: ValidationInfo) -> float:
+        if value <= info.data.get("soft_min", 0.0):
+            message = f"is {value!r}, not above soft_min, which is {info.data['soft_min']!r}"
+            raise PydanticCustomError("spec_value", message, {"sibling": "soft_min"})
+        return value
+
+
+class NetworkSpec(SpecModel):
+    """The network that the invariants serve."""
+
+    species: Annotated[
+        tuple[Symbol, ...],
+        Allowed("a list of 1 to 118 different chemical symbols, such as [H, C, N, O]"),
+        Field(min_length=1, title="Species", description="The chemical symbols of the atoms that the model knows."),
+        Field(json_schema_extra={"uniqueItems": True}),
+    ]
+    features: Annotated[
+        int,
+        Allowed("an integer from 1 to 4096"),
+        Field(ge=1, le=4096, title="Features", description="The number of channels of every atom."),
+    ] = 128
+    interactions: Annotated[
+        int,
+        Allowed("an integer from 1 to 8"),
+        Field(ge=1, le=8, title="Interactions", description="The number of interaction blocks."),
+    ] = 2
+    atom_layers: Annotated[
+        int,
+        Allowed("an integer from 0 to 16"),
+        Field(ge=0, le=16, title="Atom layers", description="The number of linear layers after each interaction."),
+    ] = 3
+    sensitivity: Annotated[
+        SensitivitySpec,
+        Allowed("a mapping with the keys functions, soft_min, soft_max, cutoff"),
+        Field(title="Sensitivity", description="The radial functions of a pair."),
+    ] = SensitivitySpec()
+    group_norm: Annotated[
+        bool,
+        Allowed("true or false"),
+        Field(title="Group norm", description="Whether each invariant is normalised over the channels of an atom."),
+    ] = True
+    residual: Annotated[
+        bool,
+        Allowed("true or false"),
+        Field(title="Residual", description="Whether every layer adds its input to its output."),
+    ] = True
+
+    @field_validator("species")
+    @classmethod
+    def _different(cls, species: tuple[str, ...]) -> tuple[str, ...]:
+        for index, symbol in enumerate(species):
+            if symbol in species[:index]:
+                raise PydanticCustomError("spec_value", f"holds {symbol} twice", {"element": index})
+        return species
+
+
+class Spec(SpecModel):
+    """One generated package: its name, its invariants and, if wanted, its network.
+
+    Built from keywords it raises pydantic's ValidationError; `load_spec` and `parse_spec` raise SpecError instead.
+    """
+
+    name: Annotated[
+        Name,
+        Allowed(
+            "at most 64 lower-case letters, digits and underscores, a letter first, no Python keyword, "
+            "no name of a module in use"
+        ),
+        Field(title="Name", description="The name of the generated package: a Python identifier in lower case."),
+    ]
+    basis: Annotated[
+        BasisSpec,
+        Allowed("a mapping with the keys family, body_order, max_rank"),
+        Field(title="Basis", description="Which invariants to generate."),
+    ]
+    network: Annotated[
+        NetworkSpec | None,
+        Allowed(
+            "a mapping with the key species and optionally features, interactions, atom_layers, sensitivity, "
+            "group_norm, residual; or no key network, for the invariants alone"
+        ),
+        Field(title="Network", description="The network; without it only the invariants are emitted."),
+    ] = None
+
+    def canonical_json(self) -> str:
+        """The spec with its defaults filled in, as compact JSON with sorted keys: equal specs give equal text."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of `canonical_json`, in hexadecimal."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        """The spec with its defaults filled in, as YAML that `parse_spec` reads back to an equal spec."""
+        lines = [f"# {self.name}: a tensorgraph spec"]
+        for key, value in self.model_dump(exclude_none=True).items():
+            if isinstance(value, dict):
+                lines += [f"{key}:", *(f"  {inner}: {_yaml(item)}" for inner, item in value.items())]
+            else:
+                lines.append(f"{key}: {_yaml(value)}")
+        return "\n".join(lines) + "\n"
+
+
+def _yaml(value: Any) -> str:
+    """A value in YAML's flow style; text that YAML 1.1 or 1.2 would read as something else is quoted."""
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{key}: {_yaml(item)}" for key, item in value.items()) + "}"
+        case tuple() | list():
+            return "[" + ", ".join(map(_yaml, value)) + "]"
+        case str():
+            return value if plain_value(value) == value and value != "No" else f'"{value}"'
+        case bool():
+            return str(value).lower()
+        case _:
+            return repr(value)

@@ -1,0 +1,14 @@
+"""What all tests need before any of them imports torch or triton."""
+
+import os
+
+import torch
+from hypothesis import settings
+
+# Without a GPU Triton's interpreter runs the kernels; it has to be asked for before triton is imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+settings.register_profile("default", deadline=None, derandomize=True, max_examples=25, print_blob=True)
+settings.register_profile("thorough", deadline=None, max_examples=500, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -1,0 +1,144 @@
+"""Exact values: traceless tensors, contractions, gradients and ranks, against symbolic and floating-point oracles."""
+
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
+import pytest
+import sympy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tensorgraph.algebra import (
+    PRIMES,
+    RowSpace,
+    components,
+    contract,
+    contraction_cost,
+    embedding,
+    gradient,
+    polynomial,
+    projection,
+    random_point,
+)
+from tensorgraph.algebra.field import full_tensors
+from tensorgraph.graphs import Multigraph, connected_graphs
+
+SUPPORTS = [(1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3)]
+GRAPHS = [graph for order in (2, 3, 4) for support in SUPPORTS for graph in connected_graphs(support, order)]
+
+
+def rational_rotation() -> np.ndarray:
+    """A rotation by Euler-Rodrigues with quaternion (1, 2, 3, 4): entries in thirtieths."""
+    a, b, c, d = 1, 2, 3, 4
+    rows = [
+        [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+        [2 * (b * c + a * d), a * a - b * b + c * c - d * d, 2 * (c * d - a * b)],
+        [2 * (b * d - a * c), 2 * (c * d + a * b), a * a - b * b - c * c + d * d],
+    ]
+    return np.array([[Fraction(x, a * a + b * b + c * c + d * d) for x in row] for row in rows], dtype=object)
+
+
+@pytest.mark.parametrize("rank", range(7))
+def test_embedding_is_symmetric_traceless_and_of_full_rank(rank):
+    tensor = embedding(rank)
+    assert tensor.shape == (3,) * rank + (2 * rank + 1,)
+    for axis in range(1, rank):
+        np.testing.assert_array_equal(tensor, np.swapaxes(tensor, 0, axis))
+    if rank >= 2:
+        assert not np.any(np.trace(tensor, axis1=0, axis2=1))
+    assert np.linalg.matrix_rank(tensor.reshape(-1, 2 * rank + 1)) == 2 * rank + 1
+
+
+@pytest.mark.parametrize("rank", range(7))
+def test_projection_of_a_unit_vector_is_the_traceless_part_of_its_powers(rank):
+    """Symmetric, traceless and with leading coefficient one: the closed form agrees with tracelessness everywhere."""
+    unit = [Fraction(2, 7), Fraction(-3, 7), Fraction(6, 7)]
+
+    def monomial(exponents):
+        return unit[0] ** exponents[0] * unit[1] ** exponents[1] * unit[2] ** exponents[2]
+
+    values = [sum(factor * monomial(powers) for powers, factor in projection(c).items()) for c in components(rank)]
+    full = np.asarray(embedding(rank).astype(object) @ np.array(values, dtype=object), dtype=object)
+    for indices in product(range(3), repeat=rank):
+        exponents = tuple(indices.count(axis) for axis in range(3))
+        direct = sum(factor * monomial(powers) for powers, factor in projection(exponents).items())
+        assert full[indices] == direct
+        assert projection(exponents)[exponents] == 1
+
+
+def test_low_ranks_are_those_of_the_interface():
+    assert projection((2, 0, 0)) == {(2, 0, 0): 1, (0, 0, 0): Fraction(-1, 3)}
+    assert projection((1, 1, 0)) == {(1, 1, 0): 1}
+    assert projection((3, 0, 0)) == {(3, 0, 0): 1, (1, 0, 0): Fraction(-3, 5)}
+    assert projection((2, 1, 0)) == {(2, 1, 0): 1, (0, 1, 0): Fraction(-1, 5)}
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=str)
+def test_contraction_equals_one_naive_einsum(graph):
+    random = np.random.default_rng(0)
+    tensors = {rank: embedding(rank) @ random.standard_normal(2 * rank + 1) for rank in graph.support}
+    naive = np.einsum(graph.einsum, *(tensors[rank] for rank in graph.ranks))
+    np.testing.assert_allclose(contract(graph, tensors), naive, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("graph", GRAPHS[:16], ids=str)
+def test_modular_values_are_those_of_the_exact_polynomial(graph):
+    prime = PRIMES[0]
+    point = random_point(graph.support, 7, prime)
+    values = [int(x) for rank in graph.support for x in point[rank]]
+    exact = polynomial(graph).evaluate(list(zip(polynomial(graph).ring.gens, values, strict=True)))
+    assert int(contract(graph, full_tensors(point, prime), prime)) == int(exact) % prime
+
+
+@pytest.mark.parametrize("graph", GRAPHS[:16], ids=str)
+def test_gradient_is_that_of_the_exact_polynomial(graph):
+    prime = PRIMES[1]
+    point = random_point(graph.support, 3, prime)
+    exact = polynomial(graph)
+    values = list(zip(exact.ring.gens, (int(x) for rank in graph.support for x in point[rank]), strict=True))
+    expected = [int(exact.diff(variable).evaluate(values)) % prime for variable in exact.ring.gens]
+    found = gradient(graph, full_tensors(point, prime), graph.support, prime)
+    assert found.tolist() == expected
+
+
+@pytest.mark.parametrize("graph", GRAPHS[::3], ids=str)
+def test_invariance_is_exact_under_a_rational_rotation(graph):
+    rotation = rational_rotation()
+    assert (rotation @ rotation.T == np.eye(3, dtype=int)).all()
+    random = np.random.default_rng(1)
+    tensors, rotated = {}, {}
+    for rank in graph.support:
+        tensors[rank] = embedding(rank).astype(object) @ random.integers(-9, 10, 2 * rank + 1).astype(object)
+        rotated[rank] = tensors[rank]
+        for axis in range(rank):
+            rotated[rank] = np.moveaxis(np.tensordot(rotation, rotated[rank], axes=(1, axis)), 0, axis)
+    assert contract(graph, tensors) == contract(graph, rotated)
+
+
+def test_graph_without_a_rank_of_the_stratum_has_zero_gradient_there():
+    graph = Multigraph((2, 1, 1), ((0, 1, 1), (0, 2, 1)))
+    tensors = full_tensors(random_point((1, 2), 0, PRIMES[0]), PRIMES[0])
+    assert not gradient(graph, tensors, (1,), PRIMES[0]).any()
+    assert gradient(graph, tensors, (1, 2), PRIMES[0]).any()
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 6), st.integers(0, 2**32 - 1))
+def test_row_space_has_the_rank_that_sympy_finds(rows, columns, inner, seed):
+    random = np.random.default_rng(seed)
+    matrix = random.integers(-3, 4, (rows, inner)) @ random.integers(-3, 4, (inner, columns))
+    space = RowSpace(PRIMES[0])
+    added = [space.add(row) for row in matrix]
+    assert space.rank == sum(added) == sympy.Matrix(matrix.tolist()).rank()
+    minor = matrix[[k for k, new in enumerate(added) if new]][:, space.pivots]
+    assert minor.size == 0 or round(np.linalg.det(minor)) % PRIMES[0] != 0
+
+
+def test_primes_are_prime_and_small_enough_for_exact_sums():
+    assert all(sympy.isprime(p) and p * p * 3**9 < 2**63 for p in PRIMES)
+
+
+def test_cost_prefers_the_square_of_a_matrix_over_the_tetrahedron():
+    chain, tetrahedron = sorted(connected_graphs((3,), 4), key=contraction_cost)
+    assert 2 in {m for _, _, m in chain.edges}
+    assert {m for _, _, m in tetrahedron.edges} == {1}

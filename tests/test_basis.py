@@ -1,0 +1,145 @@
+"""The families: published counts, ranks that do not depend on the prime, certificates that can be re-checked."""
+
+import json
+
+import numpy as np
+import pytest
+import sympy
+
+from tensorgraph.algebra import PRIMES, RowSpace, embedding, gradient
+from tensorgraph.basis import FAMILIES, derive
+from tensorgraph.basis.families import degrees_of_freedom, strata
+from tensorgraph.errors import BudgetError
+from tensorgraph.graphs import Multigraph, canonical
+
+HIPHOP = {1: [1, 1, 1, 1], 2: [1, 2, 3, 4], 3: [1, 2, 5, 7], 4: [1, 2, 6, 13]}
+FLEXIBLE = {1: [1, 2, 2, 2, 2, 2], 2: [1, 3, 5, 6, 6, 6], 3: [1, 4, 8, 14, 16, 16]}
+TARGETS = {
+    (1,): (1, [1, 1, 1, 1, 1]),
+    (2,): (2, [1, 2, 2, 2, 2]),
+    (3,): (4, [1, 1, 2, 2, 3]),
+    (1, 2): (5, [2, 4, 5, 5, 5]),
+    (1, 3): (7, [2, 2, 6, 6, 7]),
+    (2, 3): (9, [2, 4, 7, 9, 9]),
+    (1, 2, 3): (12, [3, 7, 12, 12, 12]),
+}
+
+T, Q, V = 3, 2, 1
+PUBLISHED = {
+    "v·v": Multigraph((V, V), ((0, 1, 1),)),
+    "q:q": Multigraph((Q, Q), ((0, 1, 2),)),
+    "tr q³": Multigraph((Q, Q, Q), ((0, 1, 1), (0, 2, 1), (1, 2, 1))),
+    "t⋮t": Multigraph((T, T), ((0, 1, 3),)),
+    "b:b": Multigraph((T, T, T, T), ((0, 1, 2), (0, 3, 1), (1, 2, 1), (2, 3, 2))),
+    "v·q·v": Multigraph((Q, V, V), ((0, 1, 1), (0, 2, 1))),
+    "v·q²·v": Multigraph((Q, Q, V, V), ((0, 1, 1), (0, 2, 1), (1, 3, 1))),
+    "t(v,v,v)": Multigraph((T, V, V, V), ((0, 1, 1), (0, 2, 1), (0, 3, 1))),
+    "v·b·v": Multigraph((T, T, V, V), ((0, 1, 2), (0, 2, 1), (1, 3, 1))),
+    "b:q": Multigraph((T, T, Q), ((0, 1, 2), (0, 2, 1), (1, 2, 1))),
+    "b:q²": Multigraph((T, T, Q, Q), ((0, 1, 2), (0, 2, 1), (1, 3, 1), (2, 3, 1))),
+    "e·e": Multigraph((T, T, Q, Q), ((0, 1, 1), (0, 2, 2), (1, 3, 2))),
+}
+
+
+@pytest.mark.parametrize("vertices", HIPHOP)
+@pytest.mark.parametrize("max_rank", range(4))
+def test_hiphop_counts(vertices, max_rank):
+    assert len(derive("hiphop", vertices + 1, max_rank)) == HIPHOP[vertices][max_rank]
+
+
+@pytest.mark.parametrize("vertices", range(1, 7))
+@pytest.mark.parametrize("max_rank", FLEXIBLE)
+def test_flexible_counts(vertices, max_rank):
+    assert len(derive("flexible", vertices + 1, max_rank)) == FLEXIBLE[max_rank][vertices - 1]
+
+
+@pytest.mark.parametrize("vertices", range(2, 7))
+def test_flexible_reaches_the_targets_of_every_stratum(vertices):
+    ranks = {
+        row.stratum: (row.degrees_of_freedom, row.rank)
+        for row in derive("flexible", vertices + 1, 3).certificate.strata
+    }
+    assert ranks == {s: (freedom, targets[vertices - 2]) for s, (freedom, targets) in TARGETS.items()}
+
+
+@pytest.mark.parametrize("vertices", range(2, 5))
+def test_targets_are_the_ranks_of_all_graphs(vertices):
+    """The oracle that the greedy passes need: no graph outside the flexible set raises a rank."""
+    census = derive("connected", vertices + 1, 3)
+    tensors = full(census.certificate.point)
+    for stratum, (_, targets) in TARGETS.items():
+        space = RowSpace(PRIMES[0])
+        for graph in census.graphs[1:]:
+            space.add(gradient(graph, tensors, stratum, PRIMES[0]))
+        assert space.rank == targets[vertices - 2]
+
+
+def test_hiphop5_is_the_published_set():
+    graphs = set(derive("hiphop", 5, 3).graphs[1:])
+    assert graphs == {canonical(graph) for graph in PUBLISHED.values()}
+
+
+def test_flexible_adds_what_the_published_set_misses():
+    (added,) = set(derive("flexible", 5, 3).graphs) - set(derive("hiphop", 5, 3).graphs)
+    assert added.ranks == (3, 3, 3, 1)
+    assert (3, 2, 1) in {graph.ranks for graph in derive("flexible", 4, 3).graphs}
+    assert {row.stratum: row.rank for row in derive("hiphop", 5, 3).certificate.strata}[1, 3] == 5
+
+
+def test_independent_has_as_many_invariants_as_the_generic_rank():
+    assert [len(derive("independent", n + 1, 3)) for n in range(2, 5)] == [1 + r for r in TARGETS[1, 2, 3][1][:3]]
+
+
+def test_connected_is_the_census():
+    assert [len(derive("connected", n + 1, 3)) for n in range(1, 6)] == [1, 4, 8, 20, 42]
+
+
+@pytest.mark.parametrize("prime", PRIMES)
+def test_the_choice_does_not_depend_on_the_prime(prime):
+    assert derive("flexible", 6, 3, prime).invariants == derive("flexible", 6, 3).invariants
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("max_rank", range(5))
+def test_every_basis_starts_with_the_scalar_and_has_unique_names(family, max_rank):
+    basis = derive(family, 4, max_rank)
+    assert basis.invariants[0].name == "s"
+    assert len({invariant.name for invariant in basis.invariants}) == len(basis)
+    assert all(graph.is_closed and graph.is_connected and canonical(graph) == graph for graph in basis.graphs)
+    assert [graph.order for graph in basis.graphs] == sorted(graph.order for graph in basis.graphs)
+
+
+def test_certificate_can_be_checked_from_the_manifest_alone():
+    """Each minor, computed over the integers with sympy from the JSON text, is non-zero modulo the prime."""
+    manifest = json.loads(json.dumps(derive("flexible", 5, 3).to_json()))
+    certificate = manifest["certificate"]
+    graphs = {i["name"]: Multigraph(tuple(i["ranks"]), tuple(map(tuple, i["edges"]))) for i in manifest["invariants"]}
+    tensors = full({int(rank): values for rank, values in certificate["point"].items()}.items())
+    for row in certificate["strata"]:
+        jacobian = [
+            gradient(graphs[name], tensors, tuple(row["stratum"]), certificate["prime"]) for name in row["rows"]
+        ]
+        minor = sympy.Matrix([[int(line[column]) for column in row["columns"]] for line in jacobian])
+        assert minor.shape == (row["rank"], row["rank"])
+        assert minor.det() % certificate["prime"] != 0
+
+
+def test_dropped_graphs_have_a_true_reason():
+    dropped = {d.graph: d.reason for order in (5, 6) for d in derive("flexible", order, 3).dropped}
+    assert dropped
+    assert all("dependent" in reason or "multiple" in reason or reason == "zero" for reason in dropped.values())
+    kept = set(derive("flexible", 6, 3).graphs)
+    assert not kept & set(dropped)
+
+
+def test_degrees_of_freedom_and_strata():
+    assert {s: degrees_of_freedom(s) for s in strata(3)} == {s: freedom for s, (freedom, _) in TARGETS.items()}
+
+
+def test_too_large_a_family_stops_with_a_reason():
+    with pytest.raises(BudgetError, match="allowed: a smaller body order"):
+        derive("connected", 7, 6)
+
+
+def full(point):
+    return {rank: embedding(rank) @ np.array(values, dtype=np.int64) % PRIMES[0] for rank, values in point}

@@ -1,0 +1,151 @@
+"""Neighbour lists against a naive sum over images, batches, and the errors that name an atom."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from helpers import crystal, molecule, naive_pairs
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tensorgraph.errors import StructureError
+from tensorgraph.runtime.batch import Batch, batch_structures
+from tensorgraph.runtime.neighbours import completed_cell, neighbour_pairs
+
+directions = st.tuples(st.booleans(), st.booleans(), st.booleans())
+
+
+def rows(atoms: Atoms, cutoff: float) -> list[tuple]:
+    pairs, displacements = neighbour_pairs(atoms, cutoff)
+    rounded = np.round(displacements, 6) + 0.0
+    return sorted((int(i), int(j), tuple(d.tolist())) for (i, j), d in zip(pairs.T, rounded, strict=True))
+
+
+@given(seed=st.integers(0, 2**16), pbc=directions, n=st.integers(1, 4), cutoff=st.floats(1.0, 5.0))
+def test_pairs_equal_a_sum_over_images(seed: int, pbc: tuple, n: int, cutoff: float) -> None:
+    atoms = crystal(seed, pbc, n)
+    assert rows(atoms, cutoff) == naive_pairs(atoms, cutoff)
+
+
+@given(seed=st.integers(0, 2**16), pbc=directions, unused=st.sampled_from(["zero", "parallel", "tiny", "nan"]))
+def test_vectors_along_directions_that_are_not_periodic_do_not_matter(seed: int, pbc: tuple, unused: str) -> None:
+    atoms = crystal(seed, pbc)
+    atoms.positions[0] += (6, -14, 9)  # outside the cell
+    other = atoms.copy()
+    fill = {"zero": np.zeros(3), "parallel": atoms.cell[pbc.index(True)] if any(pbc) else np.ones(3)}
+    vector = fill.get(unused, np.full(3, 1e-9 if unused == "tiny" else np.nan))
+    for axis in np.flatnonzero(~atoms.pbc):
+        other.cell[axis] = vector
+    assert rows(other, 4.0) == rows(atoms, 4.0) == naive_pairs(atoms, 4.0)
+
+
+def test_every_pair_is_listed_in_both_directions() -> None:
+    listed = set(rows(crystal(3, n_atoms=3), 4.0))
+    assert {(j, i, tuple(0.0 - x for x in d)) for i, j, d in listed} == listed
+
+
+@pytest.mark.parametrize("pbc", [(1, 1, 0), (0, 1, 0), (0, 0, 0)])
+def test_a_completed_cell_keeps_periodic_vectors_and_adds_orthogonal_ones(pbc: tuple) -> None:
+    atoms = crystal(1, tuple(bool(flag) for flag in pbc))
+    cell = completed_cell(atoms)
+    np.testing.assert_array_equal(cell[atoms.pbc], atoms.cell.array[atoms.pbc])
+    np.testing.assert_allclose(cell[~atoms.pbc] @ cell.T, np.eye(3)[~atoms.pbc], atol=1e-12)
+
+
+def test_a_batch_is_its_structures_side_by_side() -> None:
+    structures = [molecule(4, 1), Atoms(), Atoms("H"), crystal(2)]
+    batch = batch_structures(structures, 3.0, torch.float64)
+    assert batch.n_structures == 4
+    assert batch.structure.tolist() == [0] * 4 + [2] + [3] * 2
+    assert batch.numbers.tolist() == [number for atoms in structures for number in atoms.numbers]
+    own = batch.structure[batch.pairs]
+    assert torch.equal(own[0], own[1])
+    for index, offset in ((0, 0), (3, 5)):
+        mine = own[0] == index
+        pairs, displacements = neighbour_pairs(structures[index], 3.0)
+        assert torch.equal(batch.pairs[:, mine] - offset, torch.tensor(pairs))
+        assert torch.equal(batch.displacements[mine], torch.tensor(displacements))
+
+
+@given(chosen=st.lists(st.integers(0, 3), max_size=6))
+def test_taking_structures_is_batching_them(chosen: list[int]) -> None:
+    structures = [molecule(4, 1), Atoms(), Atoms("H"), crystal(2)]
+    for atoms in structures:
+        atoms.calc = SinglePointCalculator(atoms, energy=len(atoms), forces=atoms.positions)
+    whole = batch_structures(structures, 3.0, torch.float64, targets=True)
+    expected = batch_structures([structures[index] for index in chosen], 3.0, torch.float64, targets=True)
+    taken = whole.take(torch.tensor(chosen, dtype=torch.int64))
+    for field in fields(Batch):
+        ours, theirs = getattr(taken, field.name), getattr(expected, field.name)
+        assert torch.equal(torch.as_tensor(ours), torch.as_tensor(theirs)), field.name
+
+
+def test_a_batch_of_nothing() -> None:
+    batch = batch_structures([], 3.0)
+    assert (batch.n_structures, *batch.numbers.shape, *batch.pairs.shape) == (0, 0, 2, 0)
+
+
+def test_targets_come_along() -> None:
+    structures = [bulk("Cu").repeat(2), bulk("Au", cubic=True)]
+    for atoms in structures:
+        atoms.rattle(0.1, seed=1)
+        atoms.calc = EMT()
+    batch = batch_structures(structures, 4.0, torch.float64, targets=True)
+    assert batch.energy is not None
+    assert batch.forces is not None
+    np.testing.assert_allclose(batch.energy, [atoms.get_potential_energy() for atoms in structures])
+    np.testing.assert_allclose(batch.forces, np.concatenate([atoms.get_forces() for atoms in structures]))
+    assert batch_structures(structures, 4.0).energy is None
+
+
+def test_missing_targets_name_the_structure() -> None:
+    labelled = molecule(2, 1)
+    labelled.calc = SinglePointCalculator(labelled, energy=1.0, forces=np.zeros((2, 3)))
+    only_energy = molecule(2, 1)
+    only_energy.calc = SinglePointCalculator(only_energy, energy=1.0)
+    for unlabelled in (molecule(2, 2), only_energy):
+        with pytest.raises(StructureError, match="structure 1 carries no energy and forces"):
+            batch_structures([labelled, unlabelled], 3.0, targets=True)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_positions_that_are_not_finite_are_named(value: float) -> None:
+    atoms = molecule(3, 1, symbols="C")
+    atoms.positions[2, 1] = value
+    with pytest.raises(StructureError, match=r"^structure 1: atom 2 \(C\) has the position .* not finite"):
+        batch_structures([molecule(3, 1), atoms], 3.0)
+
+
+def test_coincident_atoms_are_named_also_across_a_cell() -> None:
+    together = Atoms("HCO", [(0, 0, 0), (2, 0, 0), (2, 0, 1e-5)])
+    with pytest.raises(StructureError, match=r"^atoms 1 \(C\) and 2 \(O\) coincide"):
+        batch_structures([together], 3.0)
+    across = Atoms("HC", [(0, 0, 0), (3, 0, 1e-5)], cell=(3, 4, 5), pbc=(True, False, False))
+    with pytest.raises(StructureError, match=r"^atoms 0 \(H\) and 1 \(C\) coincide"):
+        batch_structures([across], 3.0)
+
+
+def test_unknown_species_are_named() -> None:
+    with pytest.raises(StructureError, match=r"^atom 1 has the unknown species Au; the model knows H C$"):
+        batch_structures([Atoms("HAu", [(0, 0, 0), (2, 0, 0)])], 3.0, species=[6, 1])
+
+
+SINGULAR = {
+    "singular": np.array([[3, 0, 0], [3, 0, 0], [0, 0, 3.0]]),
+    r"singular.*lengths 3, 3, 0 Å": np.diag([3, 3, 0.0]),
+    "singular in its periodic directions": np.diag([3, 3, 0.01]),
+    "not finite": np.diag([3, 3, np.inf]),
+}
+
+
+@pytest.mark.parametrize("message", SINGULAR)
+def test_singular_cells_are_refused(message: str) -> None:
+    with pytest.raises(StructureError, match=message):
+        batch_structures([Atoms("H", cell=SINGULAR[message], pbc=True)], 3.0)

@@ -1,0 +1,159 @@
+"""The ASE calculator: properties, periodic directions, caching, and errors that name the atom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.md.verlet import VelocityVerlet
+from ase.units import fs
+from helpers import GENERATED, crystal, molecule, package
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tensorgraph.calculator import TensorGraphCalculator
+from tensorgraph.errors import CheckpointError, PackageError, StructureError
+from tensorgraph.runtime.checkpoint import save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def calculator() -> TensorGraphCalculator:
+    return TensorGraphCalculator(GENERATED / "hiphop4")
+
+
+def with_calculator(atoms: Atoms, calculator: TensorGraphCalculator) -> Atoms:
+    atoms.calc = calculator
+    return atoms
+
+
+def test_properties_have_the_shapes_and_the_consistency_that_ase_expects(calculator: TensorGraphCalculator) -> None:
+    atoms = with_calculator(crystal(1, n_atoms=3), calculator)
+    energy = atoms.get_potential_energy()
+    assert isinstance(energy, float)
+    assert atoms.get_potential_energy(force_consistent=True) == energy
+    assert atoms.get_potential_energies().sum() == pytest.approx(energy, rel=1e-12)
+    assert atoms.get_forces().shape == (3, 3)
+    assert atoms.get_stress().shape == (6,)
+    assert {value.dtype for value in atoms.calc.results.values() if isinstance(value, np.ndarray)} == {np.dtype(float)}
+
+
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, True, False), (False, True, False)])
+def test_forces_and_stress_against_finite_differences(calculator: TensorGraphCalculator, pbc: tuple) -> None:
+    atoms = with_calculator(crystal(2, pbc), calculator)
+    np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-4), atol=2e-5)
+    np.testing.assert_allclose(atoms.get_stress(), calculate_numerical_stress(atoms, eps=1e-5), atol=1e-6)
+
+
+@given(seed=st.integers(0, 2**16), pbc=st.tuples(st.booleans(), st.booleans(), st.booleans()))
+def test_a_supercell_has_the_energy_per_atom_of_its_small_cell(calculator, seed: int, pbc: tuple) -> None:
+    atoms = crystal(seed, pbc)
+    larger = atoms.repeat([2 if periodic else 1 for periodic in pbc])
+    copies = len(larger) // len(atoms)
+    small, large = (with_calculator(system, calculator) for system in (atoms, larger))
+    assert large.get_potential_energy() == pytest.approx(copies * small.get_potential_energy(), rel=1e-10)
+    np.testing.assert_allclose(large.get_forces(), np.tile(small.get_forces(), (copies, 1)), atol=1e-8)
+    if any(pbc):
+        np.testing.assert_allclose(large.get_stress(), small.get_stress(), atol=1e-8)
+
+
+def test_wrapping_atoms_into_the_cell_changes_nothing(calculator: TensorGraphCalculator) -> None:
+    atoms = crystal(5)
+    wrapped = atoms.copy()
+    wrapped.positions += np.array([[3, -2, 1], [-1, 0, 4]]) @ atoms.cell.array
+    energies = [with_calculator(system, calculator).get_potential_energy() for system in (atoms, wrapped)]
+    assert energies[0] == pytest.approx(energies[1], rel=1e-12)
+
+
+def test_stress_needs_a_periodic_direction_and_a_volume(calculator: TensorGraphCalculator) -> None:
+    in_vacuum = molecule(3, 1)
+    boxed = molecule(3, 1)
+    boxed.set_cell((9, 9, 9))
+    wire = Atoms("CC", [(0, 0, 0), (1.4, 0, 0)], cell=(3, 0, 0), pbc=(True, False, False))
+    for atoms in (in_vacuum, boxed, wire):
+        energy = with_calculator(atoms, calculator).get_potential_energy()
+        with pytest.raises(PropertyNotImplementedError, match="stress needs a cell"):
+            atoms.get_stress()
+        assert atoms.get_potential_energy() == energy
+
+
+def test_one_atom_and_atoms_without_neighbours(calculator: TensorGraphCalculator) -> None:
+    alone = with_calculator(Atoms("N"), calculator)
+    energy = alone.get_potential_energy()
+    assert np.isfinite(energy)
+    assert not alone.get_forces().any()
+    apart = with_calculator(Atoms("N2", [(0, 0, 0), (30, 0, 0)]), calculator)
+    assert apart.get_potential_energy() == pytest.approx(2 * energy, rel=1e-12)
+    assert not apart.get_forces().any()
+
+
+def test_results_are_kept_until_something_that_matters_changes(calculator: TensorGraphCalculator, monkeypatch) -> None:
+    atoms = with_calculator(crystal(3), calculator)
+    calls = []
+    original = type(calculator)._predict
+    monkeypatch.setattr(type(calculator), "_predict", lambda self, system: (calls.append(1), original(self, system))[1])
+    atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+    atoms.set_initial_magnetic_moments([1.0, 0.0])
+    atoms.get_forces()
+    assert len(calls) == 1
+    changes = [
+        lambda: atoms.rattle(0.01, seed=1),
+        lambda: atoms.set_pbc((True, False, True)),
+        lambda: atoms.set_cell(atoms.cell * 1.01),
+        lambda: atoms.set_chemical_symbols("HO"),
+    ]
+    for count, change in enumerate(changes, start=2):
+        change()
+        atoms.get_potential_energy(), atoms.get_forces()
+        assert len(calls) == count
+
+
+BAD = {
+    r"atom 1 has the unknown species Au; the model knows H C N O": Atoms("HAu", [(0, 0, 0), (2, 0, 0)]),
+    r"atoms 0 \(H\) and 2 \(O\) coincide": Atoms("HCO", [(0, 0, 0), (2, 0, 0), (0, 0, 0)]),
+    r"atom 1 \(C\) has the position .*nan": Atoms("HC", [(0, 0, 0), (2, np.nan, 0)]),
+    r"atom 0 \(H\) has the position .*inf": Atoms("H", [(np.inf, 0, 0)]),
+    r"the cell is singular": Atoms("H", cell=(3, 0, 3), pbc=True),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input_is_refused_by_name_and_leaves_no_stale_results(calculator, message: str) -> None:
+    with_calculator(molecule(3, 1), calculator).get_potential_energy()
+    with pytest.raises(StructureError, match=f"^{message}"):
+        with_calculator(BAD[message].copy(), calculator).get_potential_energy()
+    assert not calculator.results
+
+
+def test_dynamics_conserve_energy_in_float32_too() -> None:
+    for dtype, drift in (("float64", 2e-4), ("float32", 2e-3)):
+        atoms = with_calculator(molecule(4, 7, spread=2.0), TensorGraphCalculator(GENERATED / "hipnn", dtype=dtype))
+        before = atoms.get_total_energy()
+        VelocityVerlet(atoms, timestep=0.2 * fs).run(25)
+        assert atoms.get_total_energy() == pytest.approx(before, abs=drift * max(1, abs(before)))
+
+
+def test_weights_come_from_the_checkpoint(tmp_path: Path) -> None:
+    module, path = package("hipnn"), tmp_path / "model.safetensors"
+    save_checkpoint(module.Model(seed=8), module, path)
+    energies = {}
+    for checkpoint in (None, path):
+        atoms = with_calculator(molecule(4, 1), TensorGraphCalculator(GENERATED / "hipnn", checkpoint=checkpoint))
+        energies[checkpoint] = atoms.get_potential_energy()
+    assert energies[None] != energies[path]
+    with pytest.raises(CheckpointError, match="belongs to the spec hipnn"):
+        TensorGraphCalculator(GENERATED / "hiphop4", checkpoint=path)
+
+
+def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown dtype 'half'; allowed: float32, float64"):
+        TensorGraphCalculator(GENERATED / "hipnn", dtype="half")
+    with pytest.raises(PackageError, match="not a generated package"):
+        TensorGraphCalculator(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"name": "bare", "spec_digest": "0"}')
+    (tmp_path / "__init__.py").write_text("")
+    with pytest.raises(PackageError, match="has no energies: its spec has no `network` section"):
+        TensorGraphCalculator(tmp_path)

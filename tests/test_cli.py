@@ -1,0 +1,251 @@
+"""The command line: what goes to stdout, what to stderr, and with which exit status."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+import tensorgraph
+from tensorgraph import cli
+from tensorgraph.errors import BudgetError, CheckpointError, PackageError
+from tensorgraph.spec import load_spec, spec_schema
+
+ROOT = Path(__file__).parents[1]
+SMALL = "name: small1\nbasis:\n  family: hiphop\n  body_order: 3\n  max_rank: 1\nnetwork: {species: [H], features: 2}\n"
+
+
+def run(*arguments: str | Path, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tensorgraph", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "small1.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for option, expected in (("--version", tensorgraph.__version__), ("--help", "build"), ("-h", "schema")):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([option])
+        assert stopped.value.code == 0
+        assert expected in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "call", [[], ["atlas"], ["build"], ["show", "a", "b"], ["build", "a", "--chec"], ["schema", "x"]]
+)
+def test_a_wrong_call_exits_with_2(call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(call)
+    captured = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert captured.out == ""
+    assert captured.err.startswith("usage: tensorgraph")
+
+
+def test_schema_is_one_json_document(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == spec_schema()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("", 1, "the file is empty"),
+        ("name: [", 1, "this is not YAML"),
+        ("name: a1\nbasis: {family: linear, body_order: 5, max_rank: 3}\n", 2, "`basis.family` is 'linear'; allowed: "),
+        (
+            "name: a1\nbasis: {family: hiphop, body_order: complete, max_rank: 3}\n",
+            2,
+            "`basis.body_order` is 'complete'",
+        ),
+        ("name: a1\ncolour: red\n", 2, "unknown key 'colour'; allowed: name, basis, network"),
+        ("name: os.system('x')\n", 1, "`name` is "),
+        (SMALL.replace("[H]", "['H\"]; import os #']"), 6, "`network.species[0]` is "),
+    ],
+)
+@pytest.mark.parametrize("command", [["build"], ["build", "--check"], ["show"], ["show", "--json"]], ids=" ".join)
+def test_a_bad_spec_is_one_line_on_stderr(
+    command: list[str], text: str, line: int, message: str, spec: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    pytest.importorskip("tensorgraph.compiler")
+    monkeypatch.chdir(spec.parent)
+    spec.write_text(text)
+    assert cli.main([*command, "small1.yaml"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"small1.yaml:{line}: {message}")
+    assert captured.err.count("\n") == 1
+    assert os.listdir() == ["small1.yaml"]
+
+
+def test_a_missing_spec_is_one_line(tmp_path: Path) -> None:
+    done = run("show", "none.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "none.yaml:1: there is no such file; allowed: the path of a YAML file\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (PackageError("out is\nfull"), 1, "tensorgraph: out is\\nfull\n"),
+        (CheckpointError("other spec"), 1, "tensorgraph: other spec\n"),
+        (BudgetError("5 million graphs; allowed: 1 million"), 2, "{spec}:4: 5 million graphs; allowed: 1 million\n"),
+        (KeyboardInterrupt(), 130, "tensorgraph: interrupted\n"),
+    ],
+)
+def test_errors_of_the_compiler_are_one_line(
+    error: BaseException, status: int, line: str, spec: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def fail(_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr("tensorgraph.compiler.derive_basis", fail)
+    assert cli.main(["show", str(spec)]) == status
+    captured = capsys.readouterr()
+    assert captured.err == line.format(spec=spec)
+    assert captured.out == ""
+
+
+def test_build_writes_the_package_and_check_agrees(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = spec.parent / "out"
+    assert cli.main(["build", str(spec), "--out", str(out)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.endswith(f"{out}/small1\n")
+    assert captured.err.startswith("built in ")
+    manifest = json.loads((out / "small1" / "manifest.json").read_text())
+    assert manifest["name"] == "small1"
+    assert manifest["spec_digest"] == load_spec(spec).digest
+    assert sorted(manifest["files"]) == sorted(snapshot(out / "small1"))
+    assert load_spec(out / "small1" / "spec.yaml") == load_spec(spec)
+    assert cli.main(["build", str(spec), "--out", str(out), "--check"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_check_writes_nothing_and_names_differences(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = spec.parent / "out"
+    call = ["build", str(spec), "--check", "--out", str(out)]
+    assert cli.main(call) == 1
+    assert capsys.readouterr() == ("", f"{out}/small1: missing, the package was never built\n")
+    assert not out.exists()
+    assert cli.main(["build", str(spec), "--out", str(out)]) == 0
+    (out / "small1" / "__init__.py").write_text("changed\n")
+    before = snapshot(out)
+    capsys.readouterr()
+    assert cli.main(call) == 1
+    assert capsys.readouterr() == ("", f"{out}/small1/__init__.py: differs at line 1\n")
+    assert snapshot(out) == before
+
+
+def test_a_bad_spec_leaves_the_earlier_package(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = spec.parent / "out"
+    assert cli.main(["build", str(spec), "--out", str(out)]) == 0
+    before = snapshot(out)
+    spec.write_text(SMALL.replace("max_rank: 1", "max_rank: 9"))
+    assert cli.main(["build", str(spec), "--out", str(out)]) == 2
+    assert snapshot(out) == before
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"{spec}:5: `basis.max_rank` is 9")
+
+
+def test_foreign_files_stop_a_build(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (spec.parent / "small1").mkdir()
+    (spec.parent / "small1" / "thesis.tex").write_text("mine")
+    assert cli.main(["build", str(spec), "--out", str(spec.parent)]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"tensorgraph: {spec.parent}/small1 is no package of tensorgraph")
+    assert captured.err.count("\n") == 1
+    assert (spec.parent / "small1" / "thesis.tex").read_text() == "mine"
+
+
+def test_two_hash_seeds_give_the_same_bytes(tmp_path: Path) -> None:
+    spec = tmp_path / "gold5.yaml"
+    spec.write_text((ROOT / "specs" / "gold.yaml").read_text("utf-8").replace("name: gold", "name: gold5"))
+    outs = [tmp_path / seed for seed in ("0", "4242")]
+    for out in outs:
+        done = run("build", spec, "--out", out, PYTHONHASHSEED=out.name)
+        assert done.returncode == 0, done.stderr
+    assert snapshot(outs[0]) == snapshot(outs[1])
+    assert not any(str(tmp_path).encode() in content for content in snapshot(outs[0]).values())
+
+
+def test_a_build_killed_at_any_time_leaves_a_whole_package(spec: Path) -> None:
+    out = spec.parent / "out"
+    call = [sys.executable, "-m", "tensorgraph", "build", str(spec), "--out", str(out)]
+    assert run("build", spec, "--out", out).returncode == 0
+    before = snapshot(out)
+    (spec.parent / "other").mkdir()
+    spec.write_text(SMALL.replace("features: 2", "features: 3"))
+    for delay in (0.3, 0.6, 1.2):
+        build = subprocess.Popen(call, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(delay)
+        build.kill()
+        assert build.wait() in (0, -signal.SIGKILL)
+        found = snapshot(out / "small1")
+        if found != {path.removeprefix("small1/"): content for path, content in before.items()}:
+            assert run("build", spec, "--out", out, "--check").returncode == 0
+
+
+def test_show_json_is_the_basis_of_the_manifest(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", str(spec), "--json"]) == 0
+    captured = capsys.readouterr()
+    basis = json.loads(captured.out)
+    assert captured.err == ""
+    assert {key: basis[key] for key in ("family", "body_order", "max_rank")} == {
+        "family": "hiphop",
+        "body_order": 3,
+        "max_rank": 1,
+    }
+    assert [invariant["ranks"] for invariant in basis["invariants"]] == [[0], [1, 1]]
+    assert cli.main(["build", str(spec), "--out", str(spec.parent / "out")]) == 0
+    assert json.loads((spec.parent / "out" / "small1" / "manifest.json").read_text())["basis"] == basis
+
+
+def test_show_prints_a_table_and_writes_nothing(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run("show", spec, cwd=spec.parent)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert max(map(len, done.stdout.splitlines())) <= 120
+    assert os.listdir(spec.parent) == ["small1.yaml"]
+    assert run("show", spec, cwd=spec.parent, PYTHONIOENCODING="ascii").returncode == 0
+
+
+def test_a_reader_that_stops_early_is_no_error() -> None:
+    code = "import sys; from tensorgraph.cli import main; sys.exit(main(['schema']))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, cwd=ROOT, check=False)
+    os.close(writing)
+    assert done.returncode == 141
+    assert done.stderr == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tensorgraph", "schema"], stdout=full, stderr=subprocess.PIPE, cwd=ROOT, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"tensorgraph: [Errno 28] No space left on device\n"

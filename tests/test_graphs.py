@@ -1,0 +1,124 @@
+"""Multigraphs: canonical forms against networkx, enumeration against published counts and brute force."""
+
+from itertools import combinations, product
+
+import networkx as nx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import multigraphs
+
+from tensorgraph.graphs import (
+    SCALAR,
+    Multigraph,
+    canonical,
+    canonical_labelling,
+    connected_graphs,
+    degree_sequences,
+    graphs_of_degree_sequence,
+    to_networkx,
+)
+
+
+def isomorphic(a: Multigraph, b: Multigraph) -> bool:
+    return nx.is_isomorphic(
+        to_networkx(a),
+        to_networkx(b),
+        node_match=lambda x, y: x["rank"] == y["rank"],
+        edge_match=lambda x, y: x["multiplicity"] == y["multiplicity"],
+    )
+
+
+@given(multigraphs(), st.randoms(use_true_random=False))
+def test_relabelling_does_not_change_the_canonical_form(graph, random):
+    order = list(range(graph.order))
+    random.shuffle(order)
+    relabelled = graph.relabelled(order)
+    assert canonical(relabelled) == canonical(graph)
+    assert sorted(relabelled.legs) == sorted(graph.legs)
+
+
+@given(multigraphs(), multigraphs())
+def test_equal_canonical_forms_mean_isomorphic(a, b):
+    assert (canonical(a) == canonical(b)) == isomorphic(a, b)
+
+
+@given(multigraphs())
+def test_canonical_form_is_isomorphic_idempotent_and_ordered_by_rank(graph):
+    form = canonical(graph)
+    assert isomorphic(form, graph)
+    assert canonical(form) == form
+    assert list(form.ranks) == sorted(form.ranks, reverse=True)
+    assert sorted(canonical_labelling(graph)) == list(range(graph.order))
+
+
+def test_canonical_form_of_many_twins_is_quick():
+    star = Multigraph((12, *[1] * 12), tuple((0, leaf, 1) for leaf in range(1, 13)))
+    assert canonical(star).ranks == star.ranks
+
+
+@pytest.mark.parametrize(
+    ("max_rank", "counts"),
+    [(1, [1, 0, 0, 0]), (2, [2, 2, 2, 2]), (3, [3, 4, 12, 22]), (4, [4, 9, 37]), (5, [5, 14, 93])],
+)
+def test_census_of_connected_multigraphs(max_rank, counts):
+    """The counts of the mathematics page, which nauty's `geng -c | multig` confirms."""
+    supports = [s for size in range(1, max_rank + 1) for s in combinations(range(1, max_rank + 1), size)]
+    found = [sum(len(connected_graphs(s, order)) for s in supports) for order in range(2, 2 + len(counts))]
+    assert found == counts
+
+
+@pytest.mark.parametrize("ranks", [(2, 2, 1, 1), (3, 3, 2), (3, 3, 3, 3), (3, 3, 2, 2), (4, 2, 2), (2, 2, 2, 2)])
+def test_enumeration_equals_brute_force(ranks):
+    """Every symmetric matrix with these row sums, up to isomorphism by networkx."""
+    pairs = list(combinations(range(len(ranks)), 2))
+    classes: list[Multigraph] = []
+    for multiplicities in product(range(max(ranks) + 1), repeat=len(pairs)):
+        edges = tuple((u, v, m) for (u, v), m in zip(pairs, multiplicities, strict=True) if m)
+        degrees = [sum(m for u, v, m in edges if vertex in (u, v)) for vertex in range(len(ranks))]
+        if tuple(degrees) == ranks:
+            graph = Multigraph(ranks, edges)
+            if graph.is_connected and not any(isomorphic(graph, other) for other in classes):
+                classes.append(graph)
+    assert sorted(map(canonical, classes)) == list(graphs_of_degree_sequence(ranks))
+
+
+def test_enumerated_graphs_are_closed_connected_and_have_the_asked_support():
+    for graph in connected_graphs((1, 2, 3), 5):
+        assert graph.is_closed
+        assert graph.is_connected
+        assert graph.support == (1, 2, 3)
+        assert nx.is_connected(to_networkx(graph))
+
+
+def test_degree_sequences_leave_out_what_no_loopless_graph_has():
+    assert set(degree_sequences((1, 3), 4)) == {(3, 1, 1, 1), (3, 3, 1, 1), (3, 3, 3, 1)}
+    assert list(degree_sequences((3, 1), 2)) == []
+
+
+def test_scalar_stands_alone():
+    assert connected_graphs((0,), 1) == (SCALAR,)
+    assert str(SCALAR) == "s"
+
+
+def test_formula_and_einsum():
+    graph = Multigraph((3, 3, 2), ((0, 1, 2), (0, 2, 1), (1, 2, 1)))
+    assert graph.formula == "t_abc t_abd q_cd"
+    assert graph.einsum == "abc,abd,cd->"
+    assert graph.induced((0, 1)).einsum == "abc,abd->cd"
+    assert graph.induced((0, 1)).legs == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "edges"),
+    [
+        ((1,), ((0, 0, 1),)),
+        ((1, 1), ((1, 0, 1),)),
+        ((1, 1), ((0, 1, 2),)),
+        ((1, 1), ((0, 2, 1),)),
+        ((2,), ((0, 1, 0),)),
+    ],
+)
+def test_impossible_graphs_are_refused(ranks, edges):
+    with pytest.raises(ValueError, match="edge"):
+        Multigraph(ranks, edges)

@@ -1,0 +1,77 @@
+"""Contraction programs: their interpreter against a naive einsum, sharing, and what `verify` refuses."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tensorgraph.algebra import embedding
+from tensorgraph.basis import derive
+from tensorgraph.graphs import Multigraph, canonical
+from tensorgraph.program import contraction_program, run
+from tensorgraph.program.search import cut_cost, cuts
+
+CASES = [
+    ("connected", 5, 3),
+    ("connected", 6, 2),
+    ("flexible", 5, 4),
+    ("flexible", 6, 3),
+    ("hiphop", 2, 0),
+    ("hiphop", 5, 3),
+]
+
+
+@pytest.mark.parametrize(("family", "body_order", "max_rank"), CASES)
+def test_interpreter_equals_naive_einsum(family, body_order, max_rank):
+    graphs = derive(family, body_order, max_rank).graphs
+    program = contraction_program(graphs, max_rank)
+    random = np.random.default_rng(0)
+    tensors = {rank: embedding(rank) @ random.standard_normal(2 * rank + 1) for rank in range(max_rank + 1)}
+    for graph, value in zip(graphs, run(program, tensors), strict=True):
+        naive = np.einsum(graph.einsum, *(tensors[rank] for rank in graph.ranks), optimize="greedy")
+        np.testing.assert_allclose(value, naive, rtol=1e-11, atol=1e-12)
+
+
+def test_intermediates_are_shared_across_the_family():
+    graphs = derive("hiphop", 5, 3).graphs
+    together = contraction_program(graphs, 3)
+    alone = sum(len(contraction_program([graph], 3).steps) for graph in graphs)
+    assert len(together.steps) == 18 < alone
+    assert len({step.graph for step in together.steps}) == len(together.steps)
+
+
+def test_every_intermediate_is_the_canonical_open_graph_that_it_names():
+    for step in contraction_program(derive("flexible", 6, 3).graphs, 3).steps:
+        assert canonical(step.graph) == step.graph
+        assert len(step.result) == sum(step.graph.legs)
+
+
+def test_cuts_split_into_connected_parts():
+    square = canonical(Multigraph((2, 2, 2, 2), ((0, 1, 1), (0, 3, 1), (1, 2, 1), (2, 3, 1))))
+    sizes = sorted((len(cut.left), len(cut.right)) for cut in cuts(square))
+    assert sizes == [(1, 3), (2, 2)]
+    assert all(cut.left_class.is_connected and cut.right_class.is_connected for cut in cuts(square))
+    assert min(cuts(square), key=lambda cut: cut_cost(square, cut)).left_class.order in (1, 2)
+
+
+def test_text_form_reads_as_index_notation():
+    text = str(contraction_program(derive("hiphop", 4, 2).graphs, 2))
+    assert text.splitlines()[0] == "w1 = v[a] v[a]    # v_a v_a"
+    assert text.splitlines()[-1].startswith("return s, w1, w2")
+
+
+def test_verify_refuses_what_is_no_program():
+    program = contraction_program(derive("hiphop", 5, 3).graphs, 3)
+    program.verify()
+    step = program.steps[3]
+    wrong = [
+        replace(step, left=replace(step.left, value=99)),
+        replace(step, left=replace(step.left, indices="a")),
+        replace(step, result="ab"),
+        replace(step, graph=program.steps[0].graph),
+    ]
+    for bad in wrong:
+        with pytest.raises(ValueError, match="step 3"):
+            replace(program, steps=(*program.steps[:3], bad, *program.steps[4:])).verify()
+    with pytest.raises(ValueError, match="open legs"):
+        replace(program, outputs=(1,)).verify()

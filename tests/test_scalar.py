@@ -1,0 +1,198 @@
+"""The scalar IR: simplification, exact derivatives, scheduling, and operation counts."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tensorgraph.algebra import contract, embedding
+from tensorgraph.basis import derive
+from tensorgraph.program import contraction_program
+from tensorgraph.scalar import (
+    ArrayRef,
+    Builder,
+    Instruction,
+    Linear,
+    Opcode,
+    Store,
+    StraightLine,
+    evaluate,
+    lower_invariants,
+    lower_tensor_components,
+    scheduled,
+    vector_jacobian_product,
+)
+from tensorgraph.scalar.ir import ZERO, Input, Product, ScalarProgram
+
+CASES = [("hiphop", 5, 3), ("flexible", 5, 3), ("connected", 4, 4), ("hiphop", 3, 0)]
+
+
+def execute(line: StraightLine, arrays: dict[str, list[Fraction]]) -> dict[str, list[Fraction]]:
+    """An interpreter of instructions, apart from the emitters."""
+    values: dict[int, Fraction] = {}
+    results = {array.name: [Fraction(0)] * array.size for array in line.outputs}
+    for item in line.body:
+        if isinstance(item, Store):
+            results[item.array][item.index] = Fraction(0) if item.target is None else values[item.target]
+            continue
+        a, b, c = (*[values[operand] for operand in item.operands], 0, 0, 0)[:3]
+        values[item.target] = {
+            Opcode.LOAD: lambda i=item: arrays[i.source.array][i.source.index],
+            Opcode.CONSTANT: lambda i=item: i.constant,
+            Opcode.MULTIPLY: lambda a=a, b=b: a * b,
+            Opcode.SCALE: lambda a=a, i=item: i.constant * a,
+            Opcode.ADD: lambda a=a, b=b: a + b,
+            Opcode.SUBTRACT: lambda a=a, b=b: a - b,
+            Opcode.MULTIPLY_ADD: lambda a=a, b=b, c=c: a + b * c,
+            Opcode.MULTIPLY_SUBTRACT: lambda a=a, b=b, c=c: a - b * c,
+        }[item.opcode]()
+    return results
+
+
+def fractions(size: int, seed: int) -> list[Fraction]:
+    random = np.random.default_rng(seed)
+    return [Fraction(a, b) for a, b in random.integers([-9, 1], [10, 5], (size, 2)).tolist()]
+
+
+def family(name: str, body_order: int, max_rank: int):
+    graphs = derive(name, body_order, max_rank).graphs
+    return graphs, lower_invariants(contraction_program(graphs, max_rank))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_forward_equals_the_graphs_exactly(case):
+    graphs, programs = family(*case)
+    features = fractions((case[2] + 1) ** 2, 0)
+    values = evaluate(programs.forward, {"features": features})["invariants"]
+    tensors = {
+        rank: embedding(rank).astype(object) @ np.array(features[rank**2 : (rank + 1) ** 2], dtype=object)
+        for rank in range(case[2] + 1)
+    }
+    assert values == [contract(graph, tensors) for graph in graphs]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_derivatives_are_exact_differences(case):
+    """Graph polynomials have degree n: central differences of exact values, extrapolated, are exact derivatives.
+
+    For a polynomial p of degree at most 5 in one direction, (8 (p(h) - p(-h)) - (p(2h) - p(-2h))) / 12h is p'(0).
+    """
+    graphs, programs = family(*case)
+    size = (case[2] + 1) ** 2
+    features, direction, weights = fractions(size, 1), fractions(size, 2), fractions(len(graphs), 3)
+
+    def along(program: ScalarProgram, output: str, start: list[Fraction], arrays: dict) -> list[Fraction]:
+        at = {}
+        for step in (-2, -1, 1, 2):
+            moved = [a + step * b for a, b in zip(start, direction, strict=True)]
+            at[step] = evaluate(program, {**arrays, "features": moved})[output]
+        columns = zip(at[-2], at[-1], at[1], at[2], strict=True)
+        return [(8 * (p1 - m1) - (p2 - m2)) / Fraction(12) for m2, m1, p1, p2 in columns]
+
+    slopes = along(programs.forward, "invariants", features, {})
+    inputs = {"features": features, "grad_invariants": weights}
+    gradient = evaluate(programs.backward, inputs)["grad_features"]
+    assert dot(gradient, direction) == dot(weights, slopes)
+
+    cotangent = fractions(size, 4)
+    second = evaluate(programs.double_backward, {**inputs, "grad_grad_features": cotangent})
+    curvature = along(programs.backward, "grad_features", features, {"grad_invariants": weights})
+    assert dot(second["grad_features"], direction) == dot(cotangent, curvature)
+    # Backward is linear in the weights, so its derivative by them is forward's derivative along the cotangent.
+    other = evaluate(programs.backward, {"features": features, "grad_invariants": slopes})["grad_features"]
+    assert dot(second["grad_grad_invariants"], slopes) == dot(other, cotangent)
+
+
+def dot(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_instructions_mean_the_same_as_the_program(case):
+    _, programs = family(*case)
+    for program in programs:
+        arrays = {array.name: fractions(array.size, seed) for seed, array in enumerate(program.inputs)}
+        assert execute(scheduled(program), arrays) == evaluate(program, arrays)
+
+
+def test_a_wrong_coefficient_is_noticed():
+    """The ladder must be able to fail: one changed constant changes an exact value."""
+    _, programs = family("hiphop", 5, 3)
+    line = scheduled(programs.forward)
+    arrays = {"features": fractions(16, 0)}
+    at = next(k for k, item in enumerate(line.body) if isinstance(item, Instruction) and item.opcode is Opcode.SCALE)
+    scale = line.body[at]
+    wrong = Instruction(scale.opcode, scale.target, scale.operands, scale.constant + Fraction(1, 1000))
+    mutated = StraightLine(line.inputs, line.outputs, (*line.body[:at], wrong, *line.body[at + 1 :]))
+    assert execute(mutated, arrays) != evaluate(programs.forward, arrays)
+
+
+@pytest.mark.parametrize("max_rank", range(5))
+def test_tensor_components_of_a_unit_vector(max_rank):
+    unit = [Fraction(2, 7), Fraction(-3, 7), Fraction(6, 7)]
+    program = lower_tensor_components(max_rank)
+    found = evaluate(program, {"unit_vectors": unit})["components"]
+    assert execute(scheduled(program), {"unit_vectors": unit})["components"] == found
+    assert len(found) == (max_rank + 1) ** 2
+    second = [unit[a] * unit[b] - Fraction(a == b, 3) for a in range(3) for b in range(a, 3)]
+    expected = {0: [1], 1: unit, 2: second}
+    for rank in range(min(max_rank, 2) + 1):
+        assert found[rank**2 : (rank + 1) ** 2] == expected[rank][: 2 * rank + 1]
+
+
+def test_operation_counts_beat_the_prototype():
+    """Counts are part of the promise; a change that raises them has to be argued."""
+    _, programs = family("hiphop", 5, 3)
+    assert [scheduled(program).operations.total for program in programs] == [293, 723, 1673]
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 3)), max_size=8))
+def test_sums_merge_like_terms_and_share_multiples(terms):
+    builder = Builder()
+    inputs = [builder.input("x", k) for k in range(4)]
+    total = builder.sum(inputs[k].scaled(c) for c, k in terms)
+    doubled = builder.sum(inputs[k].scaled(-2 * c) for c, k in reversed(terms))
+    assert doubled == total.scaled(-2)
+    values = [Fraction(3), Fraction(-5), Fraction(7), Fraction(11)]
+    program = builder.finish((ArrayRef("x", 4),), {ArrayRef("y", 1): [total]})
+    assert evaluate(program, {"x": values})["y"] == [sum(c * values[k] for c, k in terms)]
+
+
+def test_products_commute_and_pull_out_coefficients():
+    builder = Builder()
+    x, y = builder.input("x", 0), builder.input("x", 1)
+    assert builder.product(x.scaled(2), -y) == builder.product(y, x).scaled(-2)
+    assert builder.product(x, builder.one.scaled(3)) == x.scaled(3)
+    assert builder.product(x, ZERO) == ZERO == builder.sum([x, -x])
+
+
+def test_dead_values_are_removed():
+    builder = Builder()
+    x, y = builder.input("x", 0), builder.input("x", 1)
+    builder.product(x, y)
+    program = builder.finish((ArrayRef("x", 2),), {ArrayRef("y", 1): [x]})
+    assert program.nodes == (Input("x", 0),)
+
+
+def test_adjoint_of_an_output_that_is_an_input():
+    builder = Builder()
+    x, g = builder.input("x", 0), builder.input("g", 0)
+    assert vector_jacobian_product(builder, [x.scaled(3)], [g], [x]) == (g.scaled(3),)
+    assert vector_jacobian_product(builder, [ZERO], [g], [x]) == (ZERO,)
+
+
+def test_verify_refuses_what_is_no_program():
+    x = ArrayRef("x", 1)
+    out = (ArrayRef("y", 1), (Linear(Fraction(1), 0),))
+    wrong = [
+        ((Input("x", 0), Input("x", 0)), "twice"),
+        ((Product(0, 0),), "later"),
+        ((Input("x", 1),), "no input"),
+    ]
+    for nodes, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            ScalarProgram((x,), nodes, (out,)).verify()
+    with pytest.raises(ValueError, match="elements"):
+        ScalarProgram((x,), (Input("x", 0),), ((ArrayRef("y", 2), out[1]),)).verify()
