@@ -107,14 +107,14 @@ def _build(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     from tensorgraph.compiler import derive_basis
-    from tensorgraph.report import basis_table
+    from tensorgraph.report import show_table
 
     spec = _load(arguments.spec)
     basis = _within_budget(arguments.spec, lambda: derive_basis(spec.basis))
     if arguments.json:
         print(json.dumps(basis.to_json(), indent=2))
     else:
-        _print_table(basis_table(basis))
+        _print_table(show_table(basis))
     return 0
 
 

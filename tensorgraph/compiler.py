@@ -20,7 +20,7 @@ from tensorgraph.spec import BasisSpec, Spec
 
 @dataclass(frozen=True)
 class Compilation:
-    """Every stage of one build, each a value that prints itself."""
+    """Every stage of one build, each a value with a text form; together they print as the basis and its program."""
 
     spec: Spec
     basis: Basis
@@ -28,6 +28,9 @@ class Compilation:
     scalars: Derivatives[ScalarProgram]
     instructions: Derivatives[StraightLine]
     package: PackageText
+
+    def __str__(self) -> str:
+        return f"{self.basis}\n\n{self.contractions}"
 
 
 def compile_spec(spec: Spec) -> Compilation:

@@ -11,6 +11,11 @@ from tensorgraph.basis import Basis
 from tensorgraph.compiler import Compilation
 
 
+def show_table(basis: Basis) -> RenderableType:
+    """The basis, and the graphs that were tried and left out with the reason."""
+    return Group(basis_table(basis), _dropped_table(basis)) if basis.dropped else basis_table(basis)
+
+
 def basis_table(basis: Basis) -> RenderableType:
     """The invariants with their graphs, and the ranks reached on the strata."""
     return (
@@ -46,6 +51,15 @@ def _invariants_table(basis: Basis) -> Table:
     for number, invariant in enumerate(basis.invariants):
         graph = invariant.graph
         table.add_row(str(number), invariant.name, str(graph.order), graph.formula, graph.einsum)
+    return table
+
+
+def _dropped_table(basis: Basis) -> Table:
+    table = Table(title="\ntried and left out", title_justify="left", box=None, pad_edge=False)
+    for heading in ("contraction", "reason"):
+        table.add_column(heading)
+    for dropped in basis.dropped:
+        table.add_row(dropped.graph.formula, dropped.reason)
     return table
 
 

@@ -17,11 +17,11 @@ from tensorgraph.algebra import (
     contraction_cost,
     embedding,
     gradient,
-    polynomial,
     projection,
     random_point,
 )
 from tensorgraph.algebra.field import full_tensors
+from tensorgraph.algebra.polynomials import polynomial
 from tensorgraph.graphs import Multigraph, connected_graphs
 
 SUPPORTS = [(1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3)]

@@ -1,16 +1,18 @@
 """The families: published counts, ranks that do not depend on the prime, certificates that can be re-checked."""
 
 import json
+from itertools import combinations
 
 import numpy as np
 import pytest
 import sympy
 
 from tensorgraph.algebra import PRIMES, RowSpace, embedding, gradient
+from tensorgraph.algebra.polynomials import polynomial
 from tensorgraph.basis import FAMILIES, derive
-from tensorgraph.basis.families import degrees_of_freedom, strata
+from tensorgraph.basis.families import _proportional, _Search, degrees_of_freedom, strata
 from tensorgraph.errors import BudgetError
-from tensorgraph.graphs import Multigraph, canonical
+from tensorgraph.graphs import Multigraph, canonical, graphs_of_degree_sequence
 
 HIPHOP = {1: [1, 1, 1, 1], 2: [1, 2, 3, 4], 3: [1, 2, 5, 7], 4: [1, 2, 6, 13]}
 FLEXIBLE = {1: [1, 2, 2, 2, 2, 2], 2: [1, 3, 5, 6, 6, 6], 3: [1, 4, 8, 14, 16, 16]}
@@ -124,12 +126,33 @@ def test_certificate_can_be_checked_from_the_manifest_alone():
         assert minor.det() % certificate["prime"] != 0
 
 
-def test_dropped_graphs_have_a_true_reason():
-    dropped = {d.graph: d.reason for order in (5, 6) for d in derive("flexible", order, 3).dropped}
-    assert dropped
-    assert all("dependent" in reason or "multiple" in reason or reason == "zero" for reason in dropped.values())
-    kept = set(derive("flexible", 6, 3).graphs)
-    assert not kept & set(dropped)
+def test_dropped_graphs_are_dependent_by_an_independent_count():
+    """A graph that was dropped raises no rank when it is put first, ahead of everything that was kept."""
+    basis = derive("flexible", 6, 3)
+    tensors = full(basis.certificate.point)
+    assert basis.dropped
+    for dropped in basis.dropped:
+        stratum = dropped.graph.support
+        spaces = [RowSpace(PRIMES[0]), RowSpace(PRIMES[0])]
+        for graph in basis.graphs[1:]:
+            spaces[0].add(gradient(graph, tensors, stratum, PRIMES[0]))
+        for graph in (dropped.graph, *basis.graphs[1:]):
+            spaces[1].add(gradient(graph, tensors, stratum, PRIMES[0]))
+        assert spaces[0].rank == spaces[1].rank
+        assert dropped.reason == f"dependent on those kept on stratum {{{', '.join(map(str, stratum))}}}"
+
+
+def test_a_multiple_of_a_kept_graph_is_called_so():
+    """At (4, 4, 4, 2) two graphs are equal up to a factor; the reason names the partner."""
+    graphs = graphs_of_degree_sequence((4, 4, 4, 2))
+    pairs = [(a, b) for a, b in combinations(graphs, 2) if _proportional(a, b, PRIMES[0])]
+    assert len(pairs) == 1
+    kept, dropped = pairs[0]
+    exact = polynomial(kept), polynomial(dropped)
+    assert exact[0] * exact[1].LC == exact[1] * exact[0].LC != 0
+    search = _Search(4, 4, PRIMES[0])
+    search.chosen.append(kept)
+    assert search.why_dependent(dropped, (2, 4)) == f"a multiple of {kept}"
 
 
 def test_degrees_of_freedom_and_strata():

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -249,3 +251,14 @@ def test_a_full_disk_is_one_line() -> None:
         )
     assert done.returncode == 1
     assert done.stderr == b"tensorgraph: [Errno 28] No space left on device\n"
+
+
+def test_the_command_in_the_header_rebuilds_the_package(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "generated" / "hiphop4", tmp_path / "hiphop4", ignore=shutil.ignore_patterns("__pycache__"))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "hiphop4").iterdir()}
+    command = re.findall(r"`tensorgraph (build .*)`", before["__init__.py"].decode())
+    assert len(command) == 1
+    assert run(*command[0].split(), cwd=tmp_path).returncode == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "hiphop4").iterdir()} == before
+    assert run(*command[0].split(), "--check", cwd=tmp_path).returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["hiphop4"]

@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,11 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
 from tensorgraph.algebra import embedding
+from tensorgraph.compiler import compile_spec
+from tensorgraph.emit import write_package
 from tensorgraph.graphs import Multigraph
+from tensorgraph.runtime import load_package
+from tensorgraph.spec import parse_spec
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("hiphop5", "hiphop4", "flexible5", "hipnn")
@@ -39,9 +44,8 @@ def random_features(name: str, atoms: int, channels: int, dtype=torch.float64, s
     return torch.randn(atoms, size, channels, dtype=dtype, generator=generator)
 
 
-def naive_invariants(name: str, features: torch.Tensor) -> np.ndarray:
-    """A float64 einsum of each graph of the manifest, straight from its ranks and edges."""
-    basis = manifest(name)["basis"]
+def naive_invariants(basis: dict, features: torch.Tensor) -> np.ndarray:
+    """A float64 einsum of each graph of a manifest's basis, straight from its ranks and edges."""
     values = features.double().numpy()
     full = {
         rank: np.einsum("...m,imc->ic...", embedding(rank).astype(float), values[:, rank**2 : (rank + 1) ** 2])
@@ -62,11 +66,31 @@ def naive_invariants(name: str, features: torch.Tensor) -> np.ndarray:
 def test_values_equal_a_naive_einsum(name, dtype, atoms, channels):
     features = random_features(name, atoms, channels, dtype)
     found = load(name).invariants(features)
-    expected = naive_invariants(name, features)
+    expected = naive_invariants(manifest(name)["basis"], features)
     assert found.shape == expected.shape
     assert found.dtype == dtype
     scale = np.abs(expected).max(axis=(0, 2), keepdims=True, initial=1e-300)
     np.testing.assert_allclose(found.double().numpy() / scale, expected / scale, rtol=0, atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(
+    ("family", "body_order", "max_rank"),
+    [("flexible", 5, 4), ("connected", 4, 5), ("independent", 4, 6), ("hiphop", 2, 6), ("flexible", 7, 3)],
+)
+def test_packages_beyond_the_committed_ones(tmp_path, family, body_order, max_rank):
+    """Other families and higher ranks, without a network: built, imported, and held against the naive einsum."""
+    text = f"name: other\nbasis: {{family: {family}, body_order: {body_order}, max_rank: {max_rank}}}\n"
+    package = load_package(write_package(compile_spec(parse_spec(text)).package, tmp_path))
+    assert not hasattr(package, "Model")
+    basis = json.loads((tmp_path / "other" / "manifest.json").read_text(encoding="utf-8"))["basis"]
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, (max_rank + 1) ** 2, 2, dtype=torch.float64, generator=generator).requires_grad_()
+    expected = naive_invariants(basis, features.detach())
+    scale = np.abs(expected).max(axis=(0, 2), keepdims=True)
+    found = package.invariants(features).detach().numpy()
+    np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=1e-12)
+    assert gradcheck(package.invariants, (features,), fast_mode=True)
+    assert gradgradcheck(package.invariants, (features,), fast_mode=True)
 
 
 @packages
@@ -77,15 +101,63 @@ def test_gradcheck_and_gradgradcheck(name, atoms, channels):
     assert gradgradcheck(load(name).invariants, (features,))
 
 
-@pytest.mark.parametrize("name", ["flexible5", "hiphop4"])
-def test_third_derivatives(name):
-    """Training on Hessians: the double backward operator is differentiable in all its arguments."""
+def nested_gradient(function, features: torch.Tensor, order: int, keep: bool) -> torch.Tensor:
+    """Nested gradients of Σ sin(invariants), each squared and summed before the next; `keep` keeps the last graph."""
+    inputs = features.clone().requires_grad_()
+    value = function(inputs).sin().sum()
+    for taken in range(1, order + 1):
+        (slope,) = torch.autograd.grad(value, inputs, create_graph=taken < order or keep)
+        value = slope.square().sum()
+    return slope.detach()
+
+
+@packages
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+@pytest.mark.parametrize("keep", [False, True])
+def test_nested_derivatives_equal_those_of_the_plain_function(name, order, keep):
+    """A non-linear function of the invariants makes cotangents depend on the features, as in training on Hessians."""
+    plain = importlib.import_module(f"generated.{name}.program_torch").forward
+    features = 0.5 * random_features(name, 2, 2)
+    expected = nested_gradient(plain, features, order, keep)
+    found = nested_gradient(load(name).invariants, features, order, keep)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10 * float(expected.abs().max()))
+
+
+@packages
+@pytest.mark.parametrize("wanted", [mask for mask in product([False, True], repeat=3) if any(mask)], ids=str)
+def test_double_backward_differentiates_any_part_of_its_input(name, wanted):
     operator = importlib.import_module(f"generated.{name}.invariants").double_backward
-    features = random_features(name, 1, 2).requires_grad_()
-    cotangent = torch.randn_like(load(name).invariants(features)).requires_grad_()
-    second = torch.randn_like(features).requires_grad_()
-    assert gradcheck(operator, (features, cotangent, second))
-    assert gradgradcheck(operator, (features, cotangent, second))
+    plain = importlib.import_module(f"generated.{name}.program_torch").double_backward
+    features = random_features(name, 1, 2)
+    cotangent = torch.randn(load(name).invariants(features).shape, dtype=torch.float64)
+    inputs = [features, cotangent, torch.randn_like(features)]
+    inputs = [tensor.requires_grad_(needed) for tensor, needed in zip(inputs, wanted, strict=True)]
+    weights = [torch.randn_like(output) for output in plain(*inputs)]
+    chosen = [tensor for tensor in inputs if tensor.requires_grad]
+    results = []
+    for function in (operator, plain):
+        outputs = function(*inputs)
+        total = sum((weight * output).sum() for weight, output in zip(weights, outputs, strict=True))
+        if not total.requires_grad:  # the plain function of rank 0 does not depend on all of its input
+            results.append([torch.zeros_like(tensor) for tensor in chosen])
+            continue
+        results.append(torch.autograd.grad(total, chosen, materialize_grads=True))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_a_network_can_be_trained_on_curvature():
+    """Third derivatives through the whole model: the loss contains a Hessian-vector product of the energy."""
+    model = load("hiphop4").Model(seed=0).double()
+    numbers, pairs = torch.tensor([8, 1]), torch.tensor([[0, 1], [1, 0]])
+    apart = torch.tensor([[0.9, 0.3, 0.1], [-0.9, -0.3, -0.1]], dtype=torch.float64, requires_grad=True)
+    energy = model(numbers, pairs, apart).energy.sum()
+    (slope,) = torch.autograd.grad(energy, apart, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope.square().sum(), apart, create_graph=True)
+    curvature.square().sum().backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert len(gradients) > 10
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
 @packages
@@ -171,6 +243,14 @@ def test_wrong_input_is_refused():
         invariants(torch.zeros(3, 16))
     with pytest.raises(TypeError, match="float32 or float64"):
         invariants(torch.zeros(3, 16, 2, dtype=torch.float16))
+    components = load("hiphop5").tensor_components
+    with pytest.raises(ValueError, match=r"\[n, 3\], not \[3, 4\]"):
+        components(torch.zeros(3, 4))
+    with pytest.raises(TypeError, match="float32 or float64"):
+        components(torch.zeros(3, 3, dtype=torch.int64))
+    backward = importlib.import_module("generated.hiphop5.invariants").backward
+    with pytest.raises(TypeError, match="one dtype and device"):
+        backward(torch.zeros(3, 16, 2), torch.zeros(3, 13, 2, dtype=torch.float64))
 
 
 def test_fullgraph_compilation_traces_the_operator():

@@ -64,14 +64,33 @@ def test_verify_refuses_what_is_no_program():
     program = contraction_program(derive("hiphop", 5, 3).graphs, 3)
     program.verify()
     step = program.steps[3]
+    same_legs = next(other.graph for other in program.steps if sum(other.graph.legs) == 1 and other is not step)
     wrong = [
         replace(step, left=replace(step.left, value=99)),
         replace(step, left=replace(step.left, indices="a")),
+        replace(step, left=replace(step.left, indices="aa")),
         replace(step, result="ab"),
+        replace(step, result="c"),
         replace(step, graph=program.steps[0].graph),
+        replace(step, graph=same_legs),
     ]
     for bad in wrong:
         with pytest.raises(ValueError, match="step 3"):
             replace(program, steps=(*program.steps[:3], bad, *program.steps[4:])).verify()
-    with pytest.raises(ValueError, match="open legs"):
-        replace(program, outputs=(1,)).verify()
+    for value in (1, 999, -1):
+        with pytest.raises(ValueError, match="is no invariant"):
+            replace(program, outputs=(value,)).verify()
+
+
+def test_verify_sees_axes_in_the_wrong_order():
+    """t_ijk t_ijm v_m: legs at different tensors are not interchangeable once the tensors differ."""
+    program = contraction_program(derive("connected", 5, 3).graphs, 3)
+    number, step = next(
+        (number, step)
+        for number, step in enumerate(program.steps)
+        if len(step.graph.ranks) == 2 and len(set(step.graph.ranks)) == 2 and all(step.graph.legs)
+    )
+    swapped = replace(step, result=step.result[::-1])
+    if step.graph.legs[0] == step.graph.legs[1] == 1:
+        with pytest.raises(ValueError, match=f"step {number}"):
+            replace(program, steps=(*program.steps[:number], swapped, *program.steps[number + 1 :])).verify()

@@ -1,5 +1,6 @@
 """The scalar IR: simplification, exact derivatives, scheduling, and operation counts."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -24,7 +25,7 @@ from tensorgraph.scalar import (
     scheduled,
     vector_jacobian_product,
 )
-from tensorgraph.scalar.ir import ZERO, Input, Product, ScalarProgram
+from tensorgraph.scalar.ir import ZERO, Input, One, Product, ScalarProgram, Sum
 
 CASES = [("hiphop", 5, 3), ("flexible", 5, 3), ("connected", 4, 4), ("hiphop", 3, 0)]
 
@@ -185,14 +186,34 @@ def test_adjoint_of_an_output_that_is_an_input():
 
 def test_verify_refuses_what_is_no_program():
     x = ArrayRef("x", 1)
-    out = (ArrayRef("y", 1), (Linear(Fraction(1), 0),))
+    out = (ArrayRef("y", 1), (Linear(Fraction(1), 1),))
+    one, two = Fraction(1), Fraction(2)
     wrong = [
         ((Input("x", 0), Input("x", 0)), "twice"),
-        ((Product(0, 0),), "later"),
-        ((Input("x", 1),), "no input"),
+        ((Input("x", 0), Product(0, 1)), "later"),
+        ((Input("x", 0), Product(-1, 0)), "later"),
+        ((One(), Input("x", 1)), "no input"),
+        ((Input("x", 0), Product(0, 0), Product(1, 0)), "canonical"),
+        ((One(), Input("x", 0), Sum(((-two, 0), (two * 2, 1)))), "canonical"),
+        ((One(), Input("x", 0), Sum(((two, 0), (two * 2, 1)))), "canonical"),
+        ((One(), Sum(((one, 0),))), "canonical"),
+        ((One(), Input("x", 0)), "no output needs"),
+        ((Input("x", 0),), "does not exist"),
     ]
     for nodes, message in wrong:
         with pytest.raises(ValueError, match=message):
             ScalarProgram((x,), nodes, (out,)).verify()
     with pytest.raises(ValueError, match="elements"):
-        ScalarProgram((x,), (Input("x", 0),), ((ArrayRef("y", 2), out[1]),)).verify()
+        ScalarProgram((x,), (Input("x", 0),), ((ArrayRef("y", 2), (Linear(one, 0),)),)).verify()
+
+
+def test_straight_lines_are_verified_and_readable():
+    line = scheduled(lower_tensor_components(1))
+    assert str(line).splitlines()[:3] == ["x0 = 1", "components[0] = x0", "x1 = unit_vectors[0]"]
+    add = Instruction(Opcode.ADD, 0, (7, 8))
+    with pytest.raises(ValueError, match="item 0 reads"):
+        replace(line, body=(add, *line.body)).verify()
+    with pytest.raises(ValueError, match="no instruction"):
+        replace(line, body=(*line.body, line.body[0])).verify()
+    with pytest.raises(ValueError, match="exactly once"):
+        replace(line, body=line.body[:-1]).verify()

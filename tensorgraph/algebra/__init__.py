@@ -3,7 +3,6 @@
 from tensorgraph.algebra.contraction import contract, contraction_cost
 from tensorgraph.algebra.field import PRIMES, RowSpace, random_point
 from tensorgraph.algebra.jacobian import gradient
-from tensorgraph.algebra.polynomials import polynomial
 from tensorgraph.algebra.tensors import components, embedding, projection
 
 __all__ = [
@@ -14,7 +13,6 @@ __all__ = [
     "contraction_cost",
     "embedding",
     "gradient",
-    "polynomial",
     "projection",
     "random_point",
 ]

@@ -48,11 +48,12 @@ def _path_info(graph: Multigraph) -> Any:
 
 @cache
 def _steps(graph: Multigraph) -> tuple[tuple[tuple[int, ...], str], ...]:
-    """Pairwise contractions as positions to pop, highest first, and the einsum of what was popped.
-
-    A sum of products of residues below 2**24 fits 63 bits while at most 3**9 terms are added, so the modulus need be
-    taken only once a step: two tensors share at most max(rank) indices, and ranks here stay below nine.
-    """
+    """Pairwise contractions as positions to pop, highest first, and the einsum of what was popped."""
     if graph.order == 1:
         return (((0,), graph.einsum),)
-    return tuple((positions, equation) for positions, _, equation, *_ in _path_info(graph).contraction_list)
+    steps = tuple((positions, equation) for positions, _, equation, *_ in _path_info(graph).contraction_list)
+    for _, equation in steps:
+        operands, result = equation.split("->")
+        # A sum of at most 3**9 products of residues below 2**24 fits 63 bits, so one reduction a step is enough.
+        assert len(set(operands) - {","} - set(result)) <= 9, f"{equation} would overflow 64-bit integers"
+    return steps

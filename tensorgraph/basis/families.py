@@ -29,7 +29,7 @@ from tensorgraph.basis.types import (
     simplicity,
 )
 from tensorgraph.errors import BudgetError
-from tensorgraph.graphs import SCALAR, Multigraph, connected_graphs
+from tensorgraph.graphs import SCALAR, Multigraph, degree_sequences, graphs_of_degree_sequence
 
 Stratum = tuple[int, ...]
 
@@ -125,7 +125,7 @@ class _Search:
         self.gradient = partial(gradient, tensors=self.tensors, modulus=prime)
         self.chosen: list[Multigraph] = [SCALAR]
         self.dropped: list[Dropped] = []
-        self.endings: list[tuple[Stratum, str]] = []
+        self.endings: list[tuple[Stratum, str | None]] = []
 
     def run(self, step: Pass) -> None:
         """Carries out one pass."""
@@ -136,20 +136,20 @@ class _Search:
         for graph in self.candidates(step.supports):
             if kept == step.limit or (space.rank == goal and not step.keep_dependent):
                 break
-            if space.add(self.gradient(graph, stratum=step.stratum)) or step.keep_dependent:
+            if step.keep_dependent or space.add(self.gradient(graph, stratum=step.stratum)):
                 self.chosen.append(graph)
                 kept += 1
             else:
                 self.dropped.append(Dropped(graph, self.why_dependent(graph, step.stratum)))
-        full = space.rank == goal
-        self.endings.append((step.stratum, _ending(full, kept == step.limit)))
+        limited = kept == step.limit and space.rank < goal
+        self.endings.append((step.stratum, "limit of the family" if limited else None))
 
     def candidates(self, supports: Sequence[Stratum]) -> Iterator[Multigraph]:
         """Graphs on these supports, simplest first, enumerated only as far as the pass gets."""
         for order in range(2, self.vertices + 1):
             graphs: list[Multigraph] = []
-            for support in supports:
-                graphs += connected_graphs(support, order)
+            for ranks in (ranks for support in supports for ranks in degree_sequences(support, order)):
+                graphs += graphs_of_degree_sequence(ranks)
                 if len(graphs) > MAX_CANDIDATES:
                     allowed = "a smaller body order or rank, or a family that prunes"
                     raise BudgetError(f"more than {MAX_CANDIDATES} graphs of {order} vertices; allowed: {allowed}")
@@ -172,15 +172,10 @@ class _Search:
             within = [invariant for invariant in invariants[1:] if set(invariant.graph.ranks) <= set(stratum)]
             rows = [i.name for i in within if space.add(self.gradient(i.graph, stratum=stratum))]
             freedom = degrees_of_freedom(stratum)
-            ranks.append(StratumRank(stratum, freedom, space.rank, ending, tuple(rows), tuple(space.pivots)))
+            full = "degrees of freedom" if space.rank == freedom else "every graph tried at a random point"
+            ranks.append(StratumRank(stratum, freedom, space.rank, ending or full, tuple(rows), tuple(space.pivots)))
         point = tuple((rank, tuple(map(int, values))) for rank, values in self.point.items())
         return Certificate(self.prime, point, tuple(ranks))
-
-
-def _ending(full: bool, limited: bool) -> str:
-    if full:
-        return "degrees of freedom"
-    return "limit of the family" if limited else "every graph tried at a random point"
 
 
 def _values(graph: Multigraph, prime: int) -> NDArray[np.int64]:

@@ -29,10 +29,17 @@ def literal(constant: Fraction) -> str:
     return repr(float(constant))
 
 
-def expression(patterns: Mapping[Opcode, str], instruction: Instruction, names: Mapping[int, str]) -> str:
-    """The right-hand side of an instruction by the target's pattern for its opcode."""
+def expression(
+    patterns: Mapping[Opcode, str], instruction: Instruction, names: Mapping[int, str], like: str = ""
+) -> str:
+    """The right-hand side of an instruction by the target's pattern; ``like`` is an array of the result's shape."""
     operands = dict(zip("abc", (names[operand] for operand in instruction.operands), strict=False))
-    return patterns[instruction.opcode].format(k=literal(instruction.constant), **operands)
+    return patterns[instruction.opcode].format(k=literal(instruction.constant), like=like, **operands)
+
+
+def return_type(line: StraightLine) -> str:
+    """The annotation of a function that returns a program's outputs as tensors."""
+    return "Tensor" if len(line.outputs) == 1 else f"tuple[{', '.join(['Tensor'] * len(line.outputs))}]"
 
 
 def static_names(line: StraightLine) -> dict[int, str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from tensorgraph.emit.printing import Labels, expression, reused_names, sections, wrapped
+from tensorgraph.emit.printing import Labels, expression, return_type, reused_names, sections, wrapped
 from tensorgraph.scalar import Derivatives, Instruction, Opcode, Store, StraightLine
 
 PATTERNS = {
+    Opcode.CONSTANT: "torch.full_like({like}, {k})",
     Opcode.MULTIPLY: "{a} * {b}",
     Opcode.SCALE: "{k} * {a}",
     Opcode.ADD: "{a} + {b}",
@@ -54,13 +55,12 @@ def print_function(name: str, line: StraightLine, summary: str, labels: Labels) 
 
 def _signature(name: str, line: StraightLine, summary: str) -> list[str]:
     arguments = ", ".join(f"{array.name}: Tensor" for array in line.inputs)
-    returns = "Tensor" if len(line.outputs) == 1 else f"tuple[{', '.join(['Tensor'] * len(line.outputs))}]"
     takes, gives = (
         ", ".join(f"{array.name} ``[n, {array.size}, ...]``" for array in arrays)
         for arrays in (line.inputs, line.outputs)
     )
     return [
-        f"def {name}({arguments}) -> {returns}:",
+        f"def {name}({arguments}) -> {return_type(line)}:",
         f'    """{summary}',
         "",
         "    Args:",
@@ -74,6 +74,4 @@ def _signature(name: str, line: StraightLine, summary: str) -> list[str]:
 def _right_hand_side(item: Instruction, names: dict[int, str], like: str) -> str:
     if item.source is not None:
         return f"{item.source.array}[:, {item.source.index}]"
-    if item.opcode is Opcode.CONSTANT:
-        return f"torch.full_like({like}, {float(item.constant)!r})"
-    return expression(PATTERNS, item, names)
+    return expression(PATTERNS, item, names, like)

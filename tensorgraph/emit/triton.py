@@ -1,8 +1,11 @@
-"""Programs as Triton kernels: one thread per (atom, channel), every component in a register, one pass over memory."""
+"""Programs as Triton kernels: one thread per (atom, channel), one pass over memory.
+
+Every value is a register as far as there are any: at rank 3 all fit, from rank 4 on the double backward program spills.
+"""
 
 from __future__ import annotations
 
-from tensorgraph.emit.printing import Labels, expression, sections, static_names, wrapped
+from tensorgraph.emit.printing import Labels, expression, return_type, sections, static_names, wrapped
 from tensorgraph.scalar import Derivatives, Instruction, Opcode, Store, StraightLine
 
 PATTERNS = {
@@ -87,9 +90,8 @@ def _at(array: str, index: int) -> str:
 def _launcher(name: str, line: StraightLine) -> str:
     inputs = [array.name for array in line.inputs]
     outputs = [array.name for array in line.outputs]
-    returns = "Tensor" if len(outputs) == 1 else f"tuple[{', '.join(['Tensor'] * len(outputs))}]"
     body = [
-        f"def {name}({', '.join(f'{array}: Tensor' for array in inputs)}) -> {returns}:",
+        f"def {name}({', '.join(f'{array}: Tensor' for array in inputs)}) -> {return_type(line)}:",
         f'    """{line.operations.total} operations per (atom, channel), fused into one kernel."""',
     ]
     body += [f"    {array} = {array}.contiguous()" for array in inputs]

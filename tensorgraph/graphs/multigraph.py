@@ -34,19 +34,22 @@ class Multigraph:
     ``ranks[k]`` is the rank of vertex ``k``; ``edges`` are sorted triples ``(u, v, multiplicity)`` with ``u < v``.
 
     Raises:
-        ValueError: an edge names no vertex, is a loop, is given twice, or a vertex has more edges than its rank.
+        ValueError: the graph is empty, an edge names no vertex, is a loop or given twice, or a vertex has more edges
+            than its rank.
     """
 
     ranks: tuple[int, ...]
     edges: tuple[Edge, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.ranks:
+            raise ValueError("a graph has at least one vertex; a constant is no graph")
         seen = set()
         for u, v, multiplicity in self.edges:
             if not 0 <= u < v < len(self.ranks) or multiplicity < 1 or (u, v) in seen:
                 raise ValueError(f"edge {(u, v, multiplicity)} is not valid in a graph of {len(self.ranks)} vertices")
             seen.add((u, v))
-        if min(self.legs, default=0) < 0:
+        if min(self.legs) < 0:
             raise ValueError(f"a vertex has more edges than its rank: ranks {self.ranks}, edges {self.edges}")
 
     @cached_property

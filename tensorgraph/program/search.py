@@ -9,12 +9,12 @@ family's cost falls.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
 from math import comb
-from string import ascii_letters
 
 from tensorgraph.graphs import Multigraph, canonical, canonical_labelling
 from tensorgraph.program.types import ContractionProgram, Operand, Step
@@ -43,17 +43,19 @@ def contraction_program(graphs: Sequence[Multigraph], max_rank: int) -> Contract
 
 @cache
 def cuts(graph: Multigraph) -> tuple[Cut, ...]:
-    """All ways to cut a connected canonical graph into two connected parts, each unordered pair of classes once."""
+    """Ways to cut a connected canonical graph in two connected parts: for each pair of classes the cheapest."""
     vertices = range(graph.order)
-    found: dict[tuple[Multigraph, Multigraph], Cut] = {}
+    best: dict[tuple[Multigraph, ...], tuple[int, Cut]] = {}
     for size in range(1, graph.order // 2 + 1):
         for left in combinations(vertices, size):
             right = tuple(vertex for vertex in vertices if vertex not in left)
             parts = graph.induced(left), graph.induced(right)
             if all(part.is_connected for part in parts):
                 cut = Cut(left, right, canonical(parts[0]), canonical(parts[1]))
-                found.setdefault((cut.left_class, cut.right_class), cut)
-    return tuple(sorted(found.values(), key=lambda cut: (cut.left, cut.right)))
+                classes, cost = tuple(sorted((cut.left_class, cut.right_class))), cut_cost(graph, cut)
+                if classes not in best or cost < best[classes][0]:
+                    best[classes] = cost, cut
+    return tuple(sorted((cut for _, cut in best.values()), key=lambda cut: (cut.left, cut.right)))
 
 
 def cut_cost(graph: Multigraph, cut: Cut) -> int:
@@ -132,39 +134,18 @@ def _written(graphs: Sequence[Multigraph], choice: Choice, max_rank: int) -> Con
     steps = []
     for graph in reachable(graphs, choice):
         cut = choice[graph]
-        letters = _index_letters(graph)
-        steps.append(
-            Step(
-                graph,
-                _operand(graph, cut.left, cut.left_class, value, letters),
-                _operand(graph, cut.right, cut.right_class, value, letters),
-                "".join(letters[vertex, -1, leg] for vertex, legs in enumerate(graph.legs) for leg in range(legs)),
-            )
+        left, right = (
+            Operand(value[part_class], _indices_on(graph, part))
+            for part, part_class in ((cut.left, cut.left_class), (cut.right, cut.right_class))
         )
+        steps.append(Step(graph, left, right, graph.index_letters()[1]))
         value[graph] = max_rank + len(steps)
     return ContractionProgram(max_rank, tuple(steps), tuple(value[graph] for graph in graphs))
 
 
-def _index_letters(graph: Multigraph) -> dict[tuple[int, int, int], str]:
-    """A letter for every index: ``(u, v, copy)`` with ``u < v`` for edges, ``(vertex, -1, leg)`` for legs."""
-    keys = [(u, v, copy) for u, v, multiplicity in graph.edges for copy in range(multiplicity)]
-    keys += [(vertex, -1, leg) for vertex, legs in enumerate(graph.legs) for leg in range(legs)]
-    return dict(zip(keys, ascii_letters, strict=False))
-
-
-def _operand(
-    graph: Multigraph,
-    part: tuple[int, ...],
-    part_class: Multigraph,
-    value: Mapping[Multigraph, int],
-    letters: Mapping[tuple[int, int, int], str],
-) -> Operand:
-    """The value of one side of a cut with the letters on its axes, which follow the canonical order of its vertices."""
-    labelling = canonical_labelling(graph.induced(part))
-    indices = []
-    for vertex in (part[k] for k in labelling):
-        for other in (v for v in range(graph.order) if v not in part):
-            ends = (min(vertex, other), max(vertex, other))
-            indices += [letters[(*ends, copy)] for copy in range(graph.adjacency[vertex][other])]
-        indices += [letters[vertex, -1, leg] for leg in range(graph.legs[vertex])]
-    return Operand(value[part_class], "".join(indices))
+def _indices_on(graph: Multigraph, part: tuple[int, ...]) -> str:
+    """The indices that leave one side of a cut, in the order of that side's axes: by its canonical vertex order."""
+    at_vertex, _ = graph.index_letters()
+    inside = Counter("".join(at_vertex[vertex] for vertex in part))
+    ordered = (part[k] for k in canonical_labelling(graph.induced(part)))
+    return "".join(letter for vertex in ordered for letter in at_vertex[vertex] if inside[letter] == 1)

@@ -7,15 +7,17 @@ order of its vertices. Not in scope: sums, scalings, anything that is no contrac
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorgraph.graphs import Multigraph
-from tensorgraph.graphs.multigraph import rank_letter
+from tensorgraph.graphs import Multigraph, to_networkx
+from tensorgraph.graphs.multigraph import rank_letter, sort_edges
 
 Array = NDArray[Any]
 
@@ -60,24 +62,26 @@ class ContractionProgram:
         return value if value <= self.max_rank else len(self.steps[value - self.max_rank - 1].result)
 
     def verify(self) -> None:
-        """Checks that operands come before their use, axes fit, and every step computes the graph that it names.
+        """Checks that operands come before their use and that every step computes the graph that it names.
 
         Raises:
-            ValueError: the first step that is wrong.
+            ValueError: the first step or output that is wrong.
         """
+        graphs = [Multigraph((rank,)) for rank in range(self.max_rank + 1)]
         for number, step in enumerate(self.steps):
             for operand in (step.left, step.right):
-                if not 0 <= operand.value <= self.max_rank + number:
+                if not 0 <= operand.value < len(graphs):
                     raise ValueError(f"step {number} uses value {operand.value} before it is computed")
-                if len(operand.indices) != self.legs(operand.value):
+                if len(set(operand.indices)) != len(operand.indices) or len(operand.indices) != self.legs(
+                    operand.value
+                ):
                     raise ValueError(f"step {number} gives {operand.indices!r} to {self.name(operand.value)}")
-            shared = set(step.left.indices) & set(step.right.indices)
-            if sorted(step.result) != sorted(set(step.left.indices + step.right.indices) - shared):
-                raise ValueError(f"step {number}: {step.einsum} is no contraction of two operands")
-            if len(step.result) != sum(step.graph.legs):
-                raise ValueError(f"step {number} has {len(step.result)} axes, its graph {sum(step.graph.legs)} legs")
-        if any(self.legs(value) for value in self.outputs):
-            raise ValueError("an output has open legs")
+            if not _computes(step, graphs[step.left.value], graphs[step.right.value]):
+                raise ValueError(f"step {number}: {step.einsum} does not compute {step.graph}")
+            graphs.append(step.graph)
+        for value in self.outputs:
+            if not 0 <= value < len(graphs) or not graphs[value].is_closed:
+                raise ValueError(f"output {value} is no invariant")
 
     def describe(self, step: Step, value: int) -> str:
         """One step in index notation with the graph that it computes."""
@@ -97,3 +101,39 @@ def run(program: ContractionProgram, tensors: Mapping[int, Array]) -> list[Array
     for step in program.steps:
         values.append(np.einsum(step.einsum, values[step.left.value], values[step.right.value]))
     return [values[value] for value in program.outputs]
+
+
+def _computes(step: Step, left: Multigraph, right: Multigraph) -> bool:
+    """Whether joining the legs of two graphs that share an index gives the step's graph, axis by axis."""
+    owners: dict[str, list[int]] = {}
+    ranks: tuple[int, ...] = ()
+    edges = []
+    for operand, graph in ((step.left, left), (step.right, right)):
+        edges += [(u + len(ranks), v + len(ranks), m) for u, v, m in graph.edges]
+        for letter, vertex in zip(operand.indices, leg_owners(graph), strict=True):
+            owners.setdefault(letter, []).append(vertex + len(ranks))
+        ranks += graph.ranks
+    joined = Counter(tuple(sorted(ends)) for ends in owners.values() if len(ends) == 2)
+    edges += [(u, v, multiplicity) for (u, v), multiplicity in joined.items()]
+    composed = Multigraph(ranks, sort_edges(edges))
+    axes = {letter: ends[0] for letter, ends in owners.items() if len(ends) == 1}
+    named = dict(zip(step.result, leg_owners(step.graph), strict=False))
+    if len(step.result) != len(axes) or axes.keys() != named.keys() or sum(step.graph.legs) != len(axes):
+        return False
+    return _isomorphic(composed, axes, step.graph, named)
+
+
+def leg_owners(graph: Multigraph) -> list[int]:
+    """The vertex of each open leg, in the order of the axes of the graph's value."""
+    return [vertex for vertex, legs in enumerate(graph.legs) for _ in range(legs)]
+
+
+def _isomorphic(a: Multigraph, axes_a: Mapping[str, int], b: Multigraph, axes_b: Mapping[str, int]) -> bool:
+    """Isomorphism that respects ranks, multiplicities, and which indices are open at which vertex."""
+    labelled = []
+    for graph, axes in ((a, axes_a), (b, axes_b)):
+        result = to_networkx(graph)
+        for vertex in result:
+            result.nodes[vertex]["open"] = sorted(letter for letter, owner in axes.items() if owner == vertex)
+        labelled.append(result)
+    return bool(nx.is_isomorphic(*labelled, node_match=dict.__eq__, edge_match=dict.__eq__))

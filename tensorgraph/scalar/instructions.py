@@ -19,7 +19,7 @@ from tensorgraph.scalar.ir import ArrayRef, Input, Linear, One, Product, ScalarP
 class Opcode(Enum):
     """What an instruction does with its operands ``a, b, c`` and its constant ``k``."""
 
-    LOAD = "array[index]"
+    LOAD = "array [ index ]"
     CONSTANT = "k"
     MULTIPLY = "a * b"
     SCALE = "k * a"
@@ -41,6 +41,8 @@ COST = {
 }
 """Additions and multiplications."""
 
+ARITY: dict[Opcode, int] = {opcode: sum(word in "abc" for word in opcode.value.split()) for opcode in Opcode}
+
 
 @dataclass(frozen=True)
 class Instruction:
@@ -51,6 +53,12 @@ class Instruction:
     operands: tuple[int, ...] = ()
     constant: Fraction = Fraction(1)
     source: Input | None = None
+
+    def __str__(self) -> str:
+        if self.source is not None:
+            return f"x{self.target} = {self.source.array}[{self.source.index}]"
+        names = dict(zip("abc", (f"x{operand}" for operand in self.operands), strict=False)) | {"k": str(self.constant)}
+        return f"x{self.target} = " + " ".join(names.get(word, word) for word in self.opcode.value.split())
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,9 @@ class Store:
     index: int
     target: int | None
 
+    def __str__(self) -> str:
+        return f"{self.array}[{self.index}] = " + ("0" if self.target is None else f"x{self.target}")
+
 
 @dataclass(frozen=True)
 class StraightLine:
@@ -82,6 +93,27 @@ class StraightLine:
     inputs: tuple[ArrayRef, ...]
     outputs: tuple[ArrayRef, ...]
     body: tuple[Instruction | Store, ...]
+
+    def verify(self) -> None:
+        """Checks that values are made once and before their use, and that every output element is stored once.
+
+        Raises:
+            ValueError: the first instruction or store that is wrong.
+        """
+        made: set[int] = set()
+        for at, item in enumerate(self.body):
+            if not made.issuperset(_reads(item)):
+                raise ValueError(f"item {at} reads what is not there yet: {item}")
+            if isinstance(item, Instruction):
+                if item.target in made or len(item.operands) != ARITY[item.opcode]:
+                    raise ValueError(f"item {at} is no instruction: {item}")
+                made.add(item.target)
+        stored = [(item.array, item.index) for item in self.body if isinstance(item, Store)]
+        if sorted(stored) != sorted((array.name, index) for array in self.outputs for index in range(array.size)):
+            raise ValueError("not every output element is stored exactly once")
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.body))
 
     @property
     def operations(self) -> OperationCount:
@@ -108,7 +140,9 @@ def scheduled(program: ScalarProgram) -> StraightLine:
     for array, elements in program.outputs:
         for index, element in enumerate(elements):
             scheduler.store(array.name, index, element)
-    return StraightLine(program.inputs, tuple(array for array, _ in program.outputs), tuple(scheduler.body))
+    line = StraightLine(program.inputs, tuple(array for array, _ in program.outputs), tuple(scheduler.body))
+    line.verify()
+    return line
 
 
 def _reads(item: Instruction | Store) -> Iterable[int]:

@@ -15,6 +15,8 @@ from fractions import Fraction
 from math import gcd, lcm
 from typing import Any
 
+from tensorgraph.errors import BudgetError
+
 
 @dataclass(frozen=True)
 class One:
@@ -82,10 +84,10 @@ class ScalarProgram:
     outputs: tuple[tuple[ArrayRef, tuple[Linear, ...]], ...]
 
     def verify(self) -> None:
-        """Checks single assignment and canonical form.
+        """Checks single assignment, canonical form, and that every value is used.
 
         Raises:
-            ValueError: the first value that is wrong.
+            ValueError: the first value or output that is wrong.
         """
         sizes = {array.name: array.size for array in self.inputs}
         seen: set[Node] = set()
@@ -93,10 +95,17 @@ class ScalarProgram:
             if node in seen:
                 raise ValueError(f"value {number} is computed twice: {node}")
             seen.add(node)
-            if any(operand >= number for operand in operands(node)):
+            if not all(0 <= operand < number for operand in operands(node)):
                 raise ValueError(f"value {number} uses a later one: {node}")
+            if not _is_canonical(node):
+                raise ValueError(f"value {number} is not in canonical form: {node}")
             if isinstance(node, Input) and not 0 <= node.index < sizes.get(node.array, 0):
                 raise ValueError(f"value {number} reads {node.array}[{node.index}], which is no input")
+        roots = [element.value for _, elements in self.outputs for element in elements if element.coefficient]
+        if not all(0 <= root < len(self.nodes) for root in roots):
+            raise ValueError("an output refers to a value that does not exist")
+        if len(_live(self.nodes, roots)) != len(self.nodes):
+            raise ValueError("a value is computed that no output needs")
         for array, elements in self.outputs:
             if len(elements) != array.size:
                 raise ValueError(f"output {array.name} has {len(elements)} elements, not {array.size}")
@@ -108,8 +117,16 @@ class ScalarProgram:
         return "\n".join(lines)
 
 
+MAX_VALUES = 250_000
+"""Values that a builder makes at most: what a minute compiles. Programs a tenth as long overflow a GPU's registers."""
+
+
 class Builder:
-    """Makes values, each once. The only place where nodes come from; simplification happens here."""
+    """Makes values, each once. The only place where nodes come from; simplification happens here.
+
+    Raises:
+        BudgetError: by any method, once there are more than ``MAX_VALUES`` values.
+    """
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
@@ -118,6 +135,9 @@ class Builder:
 
     def _number(self, node: Node) -> int:
         if node not in self._numbers:
+            if len(self.nodes) == MAX_VALUES:
+                allowed = "a smaller body order or rank, or a family that keeps fewer graphs"
+                raise BudgetError(f"a program of more than {MAX_VALUES} values; allowed: {allowed}")
             self._numbers[node] = len(self.nodes)
             self.nodes.append(node)
         return self._numbers[node]
@@ -166,6 +186,17 @@ class Builder:
         )
         program.verify()
         return program
+
+
+def _is_canonical(node: Node) -> bool:
+    match node:
+        case Product(left, right):
+            return left <= right
+        case Sum(terms):
+            values, coefficients = [value for _, value in terms], [coefficient for coefficient, _ in terms]
+            return len(terms) > 1 and values == sorted(set(values)) and _common_factor(coefficients) == 1
+        case One() | Input():
+            return True
 
 
 def operands(node: Node) -> tuple[int, ...]:

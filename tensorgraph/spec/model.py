@@ -17,7 +17,11 @@ from pydantic_core import PydanticCustomError
 from tensorgraph.spec.elements import ATOMIC_NUMBERS, SYMBOLS
 from tensorgraph.spec.yaml_source import plain_value
 
-_RESERVED_NAMES = frozenset("ase generated hippynn numpy sympy tensorgraph torch triton vesin".split())
+_RESERVED_NAMES = frozenset(
+    "ase generated hippynn matplotlib networkx numpy opt_einsum pip pydantic pydantic_core pytest rich ruamel "
+    "safetensors scipy setuptools sympy tensorgraph torch triton vesin".split()
+)
+"""What a package with the same name would hide, once its folder is on the path."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from . import architecture, program_torch
 
-# The digest keeps operators of two packages, or of one package imported twice, from standing in for each other.
+# The digest keeps the operators of different programs apart. A package that is imported twice, under two names,
+# registers the same operators twice; the later registration replaces the earlier, which is equal.
 NAMESPACE = f"tensorgraph_{architecture.NAME}_{architecture.PROGRAM_DIGEST[:16]}"
 
 # Rows (atoms times channels) that the CPU takes at a time: temporaries then stay in its cache.
@@ -30,7 +31,7 @@ def invariants(features: Tensor) -> Tensor:
 
     Returns:
         ``[n_atoms, n_invariants, n_channels]``: full contractions of the symmetric traceless tensors whose leading
-        coefficient is one. Differentiable to any order.
+        coefficient is one. Differentiable to any order by ``torch.autograd`` (not by ``torch.func``).
 
     Raises:
         ValueError: a wrong shape.
@@ -68,6 +69,8 @@ def _in_blocks(function, *tensors: Tensor):
 
 
 def _run(name: str, *tensors: Tensor):
+    if len({(t.dtype, t.device) for t in tensors}) > 1:
+        raise TypeError(f"{name} needs one dtype and device, not {[(t.dtype, t.device) for t in tensors]}")
     if tensors[0].is_cuda:
         return getattr(_kernels(), name)(*tensors)
     return _in_blocks(getattr(program_torch, name), *tensors)
@@ -117,18 +120,25 @@ def _backward_vjp(ctx, grad):
 
 
 def _double_backward_vjp(ctx, *grads):
-    """Order three and above: differentiate the plain functions, which PyTorch traces."""
-    inputs = ctx.saved_tensors
-    wanted = [k for k, needed in enumerate(ctx.needs_input_grad) if needed]
+    """Order three and above: differentiate the plain functions, which PyTorch traces.
+
+    They are differentiated with respect to fresh views: the saved tensors depend on each other (a cotangent on the
+    features, say), and paths between them are the outer graph's to follow.
+    """
     higher = torch.is_grad_enabled()
     with torch.enable_grad():
+        inputs = [t.view_as(t) if higher else t.detach().requires_grad_(t.requires_grad) for t in ctx.saved_tensors]
         outputs = program_torch.double_backward(*inputs)
-        taken = torch.autograd.grad(
-            outputs, [inputs[k] for k in wanted], grads, create_graph=higher, materialize_grads=True
-        )
-    result = [None] * len(inputs)
-    for k, grad in zip(wanted, taken, strict=True):
-        result[k] = grad
+        dependent = [(output, grad) for output, grad in zip(outputs, grads, strict=True) if output.requires_grad]
+        wanted = [k for k, needed in enumerate(ctx.needs_input_grad) if needed]
+        result = [None] * len(inputs)
+        if dependent and wanted:
+            sources, cotangents = zip(*dependent, strict=True)
+            taken = torch.autograd.grad(
+                sources, [inputs[k] for k in wanted], cotangents, create_graph=higher, materialize_grads=True
+            )
+            for k, grad in zip(wanted, taken, strict=True):
+                result[k] = grad
     return tuple(result)
 
 
