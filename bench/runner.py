@@ -44,8 +44,16 @@ def summary(seconds: list[float]) -> dict[str, float]:
 
 def machine(device: str) -> dict[str, Any]:
     """Where a row was measured."""
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else processor()
     return {"device": name, "threads": torch.get_num_threads(), "versions": versions()}
+
+
+def processor() -> str:
+    """The processor's model, as far as the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:

@@ -21,8 +21,8 @@ from . import architecture, program_torch
 # registers the same operators twice; the later registration replaces the earlier, which is equal.
 NAMESPACE = f"tensorgraph_{architecture.NAME}_{architecture.PROGRAM_DIGEST[:16]}"
 
-# Rows (atoms times channels) that the CPU takes at a time: temporaries then stay in its cache.
-CPU_BLOCK_ROWS = 32_768
+# Rows (atoms times channels) that the CPU takes at a time: temporaries stay in its cache, and all its cores have work.
+CPU_BLOCK_ROWS = 65_536
 
 
 def invariants(features: Tensor) -> Tensor:
