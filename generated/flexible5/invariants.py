@@ -17,8 +17,7 @@ from torch import Tensor
 
 from . import architecture, program_torch
 
-# The digest keeps the operators of different programs apart. A package that is imported twice, under two names,
-# registers the same operators twice; the later registration replaces the earlier, which is equal.
+# The digest keeps the operators of different programs apart.
 NAMESPACE = f"tensorgraph_{architecture.NAME}_{architecture.PROGRAM_DIGEST[:16]}"
 
 # Rows (atoms times channels) that the CPU takes at a time: temporaries stay in its cache, and all its cores have work.
@@ -79,33 +78,27 @@ def _run(name: str, *tensors: Tensor):
     return _in_blocks(getattr(program_torch, name), *tensors)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::forward", mutates_args=())
-def forward(features: Tensor) -> Tensor:
+def _forward(features: Tensor) -> Tensor:
     return _run("forward", features)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::backward", mutates_args=())
-def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
+def _backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
     return _run("backward", features, grad_invariants)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::double_backward", mutates_args=())
-def double_backward(features: Tensor, grad_invariants: Tensor, grad_grad_features: Tensor) -> tuple[Tensor, Tensor]:
+def _double_backward(features: Tensor, grad_invariants: Tensor, grad_grad_features: Tensor) -> tuple[Tensor, Tensor]:
     return _run("double_backward", features, grad_invariants, grad_grad_features)
 
 
-@forward.register_fake
-def _(features):
+def _fake_forward(features):
     return features.new_empty((features.shape[0], architecture.N_INVARIANTS, features.shape[2]))
 
 
-@backward.register_fake
-def _(features, grad_invariants):
+def _fake_backward(features, grad_invariants):
     return features.new_empty(features.shape)
 
 
-@double_backward.register_fake
-def _(features, grad_invariants, grad_grad_features):
+def _fake_double_backward(features, grad_invariants, grad_grad_features):
     return features.new_empty(features.shape), grad_invariants.new_empty(grad_invariants.shape)
 
 
@@ -145,6 +138,16 @@ def _double_backward_vjp(ctx, *grads):
     return tuple(result)
 
 
-forward.register_autograd(_forward_vjp, setup_context=_save_inputs)
-backward.register_autograd(_backward_vjp, setup_context=_save_inputs)
-double_backward.register_autograd(_double_backward_vjp, setup_context=_save_inputs)
+def _operator(name: str, implementation, fake, vjp):
+    """The registered operator of this name. A package imported a second time takes the first one's: they are equal."""
+    namespace = getattr(torch.ops, NAMESPACE)
+    if not hasattr(namespace, name):
+        operator = torch.library.custom_op(f"{NAMESPACE}::{name}", implementation, mutates_args=())
+        operator.register_fake(fake)
+        operator.register_autograd(vjp, setup_context=_save_inputs)
+    return getattr(namespace, name).default
+
+
+forward = _operator("forward", _forward, _fake_forward, _forward_vjp)
+backward = _operator("backward", _backward, _fake_backward, _backward_vjp)
+double_backward = _operator("double_backward", _double_backward, _fake_double_backward, _double_backward_vjp)
