@@ -18,10 +18,16 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Every package in generated/ must be what its spec gives; a package without a spec fails.
+# Every package in generated/ must be what its spec gives; a package without a spec fails, and so does a missing one.
+REQUIRED := hiphop5 hiphop4 flexible5 hipnn
+
 check-generated: $(STAMP)
 	@status=0; \
+	for name in $(REQUIRED); do \
+		test -f "generated/$$name/manifest.json" || { echo "generated/$$name is missing"; status=1; }; \
+	done; \
 	for package in generated/*/manifest.json; do \
+		test -f "$$package" || continue; \
 		name=$$(basename "$$(dirname "$$package")"); \
 		echo "checking generated/$$name"; \
 		$(BIN)/tensorgraph build "specs/$$name.yaml" --check || status=1; \

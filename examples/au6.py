@@ -7,6 +7,7 @@ Maxwell-Boltzmann distribution at 300 K, 125,000 steps of NVE dynamics of 1 fs, 
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,9 @@ def save(trajectory: Trajectory, path: Path) -> None:
 
 
 def load(path: Path) -> Trajectory:
-    """Read what `save` wrote; nothing is unpickled."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return Trajectory(**{name: arrays[name] for name in ARRAYS})
+    """Read what `save` wrote; nothing is unpickled. Raises ValueError for a file that is damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return Trajectory(**{name: arrays[name] for name in ARRAYS})
+    except (EOFError, IndexError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error

@@ -61,8 +61,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("build/gold"), help="where everything is written (%(default)s)"
     )
-    parser.add_argument("--minutes", type=float, default=4.0, help="at most this long a training (%(default)s)")
+    parser.add_argument("--minutes", type=positive, default=4.0, help="at most this long a training (%(default)s)")
     return parser.parse_args()
+
+
+def positive(text: str) -> float:
+    """A positive number of the command line; argparse tells of a ValueError."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError(f"{text} is not positive")
+    return number
 
 
 @contextmanager
@@ -84,11 +92,15 @@ def progress(title: str, total: int) -> Iterator[Callable[..., None]]:
 
 
 def trajectory(directory: Path) -> au6.Trajectory:
-    """The samples, simulated once and kept."""
+    """The samples, simulated once and kept; simulated again where the kept ones are damaged."""
     path = directory / f"au6-emt-{au6.STEPS}-seed{au6.SEED}.npz"
-    if not path.is_file():
-        with progress("simulating Au6", au6.STEPS // au6.KEPT_EVERY) as advance:
-            au6.save(au6.simulate(on_sample=advance), path)
+    if path.is_file():
+        try:
+            return au6.load(path)
+        except ValueError as error:
+            log.print(f"{error}; simulating again", soft_wrap=True)
+    with progress("simulating Au6", au6.STEPS // au6.KEPT_EVERY) as advance:
+        au6.save(au6.simulate(au6.STEPS, on_sample=advance), path)
     return au6.load(path)
 
 

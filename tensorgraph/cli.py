@@ -7,6 +7,7 @@ import argparse
 import io
 import json
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -70,6 +71,15 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("spec", metavar="SPEC", help="a YAML file")
     show.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
 
+    verify = _command(commands, "verify", _verify, "check the certificate of a package from its manifest alone")
+    verify.add_argument("package", metavar="PACKAGE", type=Path, help="the folder of a generated package")
+    verify.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+
+    atlas = _command(commands, "atlas", _atlas, "write a page with every graph of a spec's basis drawn")
+    atlas.add_argument("spec", metavar="SPEC", help="a YAML file")
+    atlas.add_argument("--out", metavar="FILE.html", type=Path, required=True,
+                       help="the file to write; one that stands there is replaced")  # fmt: skip
+
     _command(commands, "schema", _schema, "print the JSON Schema of specs, for editors")
     return parser
 
@@ -116,6 +126,59 @@ def _show(arguments: argparse.Namespace) -> int:
     else:
         _print_table(show_table(basis))
     return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from tensorgraph.basis.verification import verify_basis
+    from tensorgraph.emit.writing import read_manifest
+    from tensorgraph.report import verification_table
+
+    checks = verify_basis(read_manifest(arguments.package).get("basis", {}))
+    passed = all(check.passed for check in checks)
+    if arguments.json:
+        rows = [{"name": check.name, "passed": check.passed, "problems": list(check.problems)} for check in checks]
+        print(json.dumps({"package": str(arguments.package), "passed": passed, "checks": rows}, indent=2))
+    else:
+        _print_table(verification_table(checks))
+    return 0 if passed else 1
+
+
+def _atlas(arguments: argparse.Namespace) -> int:
+    from tensorgraph.atlas import atlas_page
+    from tensorgraph.compiler import compile_spec
+
+    spec = _load(arguments.spec)
+    _refuse_all_but_files(arguments.out)  # before the work, not after it
+    start = time.perf_counter()
+    compilation = _within_budget(arguments.spec, lambda: compile_spec(spec))
+    _write_file(arguments.out, atlas_page(compilation))
+    print(arguments.out)
+    print(f"drawn in {time.perf_counter() - start:.2f} s", file=sys.stderr)
+    return 0
+
+
+def _refuse_all_but_files(path: Path) -> None:
+    if os.path.exists(path) and not os.path.isfile(path):
+        kind = "a directory" if os.path.isdir(path) else "no regular file"
+        raise TensorGraphError(f"cannot write {path}: it is {kind}; allowed: a file, or a path where one can be made")
+
+
+def _write_file(path: Path, text: str) -> None:
+    """Writes a file in one atomic step: a reader sees the earlier one or the whole new one, whatever fails."""
+    path = Path(os.path.realpath(path))  # a link stays a link
+    staging = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with staging.open("x", encoding="utf-8", newline="\n") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            staging.replace(path)
+        finally:
+            staging.unlink(missing_ok=True)
+    except OSError as error:
+        raise TensorGraphError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _schema(_arguments: argparse.Namespace) -> int:

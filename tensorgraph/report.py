@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from tensorgraph.algebra import contraction_cost
-from tensorgraph.basis import Basis
+from tensorgraph.basis import Basis, derive
+from tensorgraph.basis.verification import Check, rank_on
 from tensorgraph.compiler import Compilation
 
 
 def show_table(basis: Basis) -> RenderableType:
-    """The basis, and the graphs that were tried and left out with the reason."""
-    return Group(basis_table(basis), _dropped_table(basis)) if basis.dropped else basis_table(basis)
+    """The basis, what was tried and left out and why, and for the published set what it misses."""
+    parts: list[RenderableType] = [basis_table(basis)]
+    if basis.dropped:
+        parts.append(_dropped_table(basis))
+    if basis.family == "hiphop":
+        parts.append(_missing(basis))
+    return Group(*parts)
+
+
+def verification_table(checks: Iterable[Check]) -> RenderableType:
+    """What was checked, and what is wrong."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for check in checks:
+        table.add_row("ok" if check.passed else "WRONG", check.name)
+        for problem in check.problems:
+            table.add_row("", problem)
+    return table
+
+
+def _missing(basis: Basis) -> RenderableType:
+    """Which invariants the family `flexible` would add to the published set, and on which strata it matters."""
+    flexible = derive("flexible", basis.body_order, basis.max_rank)
+    reached = {row.stratum: row.rank for row in flexible.certificate.strata}
+    own = {stratum: rank_on(stratum, basis) for stratum in reached}
+    behind = [stratum for stratum, rank in reached.items() if own[stratum] < rank]
+    if not behind:
+        return Text("\nThe family flexible has no larger rank on any stratum.")
+    lines = [f"\nThe family flexible has {len(flexible)} invariants and larger ranks on the strata"]
+    lines += [f"  {_braces(stratum)}: {reached[stratum]} where this set has {own[stratum]}" for stratum in behind]
+    added = [invariant for invariant in flexible.invariants if invariant.graph not in basis.graphs]
+    lines.append("by these graphs: " + "; ".join(f"{i.name} = {i.graph.formula}" for i in added))
+    lines.append("It matters wherever the symmetry of an environment leaves only the tensors of such a stratum.")
+    return Text("\n".join(lines))
 
 
 def basis_table(basis: Basis) -> RenderableType:
@@ -43,9 +77,7 @@ def build_table(compilation: Compilation) -> RenderableType:
 
 
 def _invariants_table(basis: Basis) -> Table:
-    count = "1 invariant" if len(basis) == 1 else f"{len(basis)} invariants"
-    title = f"{basis.family}, body order {basis.body_order}, rank {basis.max_rank}: {count}"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table(title=basis.title, title_justify="left", box=None, pad_edge=False)
     for heading in ("#", "name", "order", "contraction", "einsum"):
         table.add_column(heading, justify="right" if heading in ("#", "order") else "left")
     for number, invariant in enumerate(basis.invariants):
@@ -68,6 +100,9 @@ def _strata_table(basis: Basis) -> Table:
     for heading in ("stratum", "rank", "of", "known by"):
         table.add_column(heading, justify="right" if heading in ("rank", "of") else "left")
     for row in basis.certificate.strata:
-        stratum = "{" + ", ".join(map(str, row.stratum)) + "}"
-        table.add_row(stratum, str(row.rank), str(row.degrees_of_freedom), row.known_by)
+        table.add_row(_braces(row.stratum), str(row.rank), str(row.bound), row.known_by)
     return table
+
+
+def _braces(stratum: Iterable[int]) -> str:
+    return "{" + ", ".join(map(str, stratum)) + "}"

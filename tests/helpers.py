@@ -17,8 +17,11 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
+from tensorgraph.compiler import compile_spec
+from tensorgraph.emit.writing import write_package
 from tensorgraph.runtime.batch import Batch, batch_structures
 from tensorgraph.runtime.loading import load_package
+from tensorgraph.spec import parse_spec
 
 GENERATED = Path(__file__).parents[1] / "generated"
 WITH_NETWORK = ("hiphop5", "hiphop4", "flexible5", "hipnn")
@@ -27,6 +30,16 @@ WITH_NETWORK = ("hiphop5", "hiphop4", "flexible5", "hipnn")
 def package(name: str) -> ModuleType:
     """The committed package `name`."""
     return load_package(GENERATED / name)
+
+
+def build(out: Path, **sensitivity: float) -> Path:
+    """A small package `rebuilt` under `out`: of hipnn's spec, but with other values of its sensitivities."""
+    text = (GENERATED / "hipnn" / "spec.yaml").read_text()
+    spec = parse_spec(text.replace("name: hipnn", "name: rebuilt").replace("features: 128", "features: 8"))
+    assert spec.network is not None
+    changed = spec.network.sensitivity.model_copy(update=sensitivity)
+    spec = spec.model_copy(update={"network": spec.network.model_copy(update={"sensitivity": changed})})
+    return write_package(compile_spec(spec).package, out)
 
 
 @contextlib.contextmanager

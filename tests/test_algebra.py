@@ -1,7 +1,8 @@
 """Exact values: traceless tensors, contractions, gradients and ranks, against symbolic and floating-point oracles."""
 
+from collections import Counter
 from fractions import Fraction
-from itertools import product
+from itertools import combinations_with_replacement, product
 
 import numpy as np
 import pytest
@@ -11,18 +12,21 @@ from hypothesis import strategies as st
 
 from tensorgraph.algebra import (
     PRIMES,
+    Points,
     RowSpace,
+    Trials,
     components,
     contract,
     contraction_cost,
+    determinant,
     embedding,
-    gradient,
+    gradients,
+    invariant_dimension,
     projection,
-    random_point,
+    values,
 )
-from tensorgraph.algebra.field import full_tensors
 from tensorgraph.algebra.polynomials import polynomial
-from tensorgraph.graphs import Multigraph, connected_graphs
+from tensorgraph.graphs import Multigraph, connected_graphs, multigraphs_of_degree_sequence
 
 SUPPORTS = [(1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3)]
 GRAPHS = [graph for order in (2, 3, 4) for support in SUPPORTS for graph in connected_graphs(support, order)]
@@ -58,8 +62,8 @@ def test_projection_of_a_unit_vector_is_the_traceless_part_of_its_powers(rank):
     def monomial(exponents):
         return unit[0] ** exponents[0] * unit[1] ** exponents[1] * unit[2] ** exponents[2]
 
-    values = [sum(factor * monomial(powers) for powers, factor in projection(c).items()) for c in components(rank)]
-    full = np.asarray(embedding(rank).astype(object) @ np.array(values, dtype=object), dtype=object)
+    elements = [sum(factor * monomial(powers) for powers, factor in projection(c).items()) for c in components(rank)]
+    full = np.asarray(embedding(rank).astype(object) @ np.array(elements, dtype=object), dtype=object)
     for indices in product(range(3), repeat=rank):
         exponents = tuple(indices.count(axis) for axis in range(3))
         direct = sum(factor * monomial(powers) for powers, factor in projection(exponents).items())
@@ -83,23 +87,15 @@ def test_contraction_equals_one_naive_einsum(graph):
 
 
 @pytest.mark.parametrize("graph", GRAPHS[:16], ids=str)
-def test_modular_values_are_those_of_the_exact_polynomial(graph):
-    prime = PRIMES[0]
-    point = random_point(graph.support, 7, prime)
-    values = [int(x) for rank in graph.support for x in point[rank]]
-    exact = polynomial(graph).evaluate(list(zip(polynomial(graph).ring.gens, values, strict=True)))
-    assert int(contract(graph, full_tensors(point, prime), prime)) == int(exact) % prime
-
-
-@pytest.mark.parametrize("graph", GRAPHS[:16], ids=str)
-def test_gradient_is_that_of_the_exact_polynomial(graph):
-    prime = PRIMES[1]
-    point = random_point(graph.support, 3, prime)
+def test_modular_values_and_gradients_are_those_of_the_exact_polynomial(graph):
+    points = Points.random(graph.support, PRIMES, 7)
     exact = polynomial(graph)
-    values = list(zip(exact.ring.gens, (int(x) for rank in graph.support for x in point[rank]), strict=True))
-    expected = [int(exact.diff(variable).evaluate(values)) % prime for variable in exact.ring.gens]
-    found = gradient(graph, full_tensors(point, prime), graph.support, prime)
-    assert found.tolist() == expected
+    found, slopes = values(graph, points), gradients(graph, points, graph.support)
+    for trial, prime in enumerate(PRIMES):
+        numbers = [int(x) for rank in graph.support for x in points.components[rank][trial]]
+        at = list(zip(exact.ring.gens, numbers, strict=True))
+        assert int(found[trial]) == int(exact.evaluate(at)) % prime
+        assert slopes[trial].tolist() == [int(exact.diff(x).evaluate(at)) % prime for x in exact.ring.gens]
 
 
 @pytest.mark.parametrize("graph", GRAPHS[::3], ids=str)
@@ -118,9 +114,51 @@ def test_invariance_is_exact_under_a_rational_rotation(graph):
 
 def test_graph_without_a_rank_of_the_stratum_has_zero_gradient_there():
     graph = Multigraph((2, 1, 1), ((0, 1, 1), (0, 2, 1)))
-    tensors = full_tensors(random_point((1, 2), 0, PRIMES[0]), PRIMES[0])
-    assert not gradient(graph, tensors, (1,), PRIMES[0]).any()
-    assert gradient(graph, tensors, (1, 2), PRIMES[0]).any()
+    points = Points.random((1, 2), PRIMES[:2], 0)
+    assert not gradients(graph, points, (1,)).any()
+    assert gradients(graph, points, (1, 2)).any(axis=1).all()
+
+
+def test_trials_count_the_largest_rank():
+    trials = Trials(PRIMES[:2])
+    rows = np.array([[[1, 0], [1, 0]], [[1, 0], [0, 1]]])
+    assert [trials.add(row) for row in rows] == [True, True]
+    assert [space.rank for space in trials.spaces] == [1, 2]
+
+
+MOLIEN = [
+    ({2: 2, 3: 2}, 3),
+    ({3: 4}, 2),
+    ({1: 1, 2: 2, 3: 1}, 2),
+    ({3: 2, 4: 2}, 4),
+    ({3: 6}, 3),
+    ({1: 1, 2: 1}, 0),
+    ({}, 1),
+]
+
+
+@pytest.mark.parametrize(("multidegree", "dimension"), MOLIEN, ids=str)
+def test_published_molien_weyl_dimensions(multidegree, dimension):
+    assert invariant_dimension(multidegree) == dimension
+
+
+@pytest.mark.parametrize("order", range(2, 7))
+def test_graphs_span_as_much_as_molien_and_weyl_say(order):
+    """Every multidegree of up to rank 4: all loopless multigraphs, products included, against the integral."""
+    for ranks in combinations_with_replacement((4, 3, 2, 1), order):
+        dimension = invariant_dimension(Counter(ranks))
+        graphs = multigraphs_of_degree_sequence(ranks) if sum(ranks) % 2 == 0 else ()
+        points = Points.random(set(ranks), [PRIMES[0]] * (dimension + 2), 1)
+        space = RowSpace(PRIMES[0])
+        for graph in graphs:
+            space.add(values(graph, points))
+        assert space.rank == dimension, ranks
+
+
+@given(st.integers(0, 6), st.integers(0, 2**32 - 1))
+def test_determinant_is_that_of_sympy(size, seed):
+    matrix = np.random.default_rng(seed).integers(-9, 10, (size, size))
+    assert determinant(matrix, PRIMES[0]) == int(sympy.Matrix(matrix.tolist()).det()) % PRIMES[0]
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 6), st.integers(0, 2**32 - 1))
@@ -131,7 +169,7 @@ def test_row_space_has_the_rank_that_sympy_finds(rows, columns, inner, seed):
     added = [space.add(row) for row in matrix]
     assert space.rank == sum(added) == sympy.Matrix(matrix.tolist()).rank()
     minor = matrix[[k for k, new in enumerate(added) if new]][:, space.pivots]
-    assert minor.size == 0 or round(np.linalg.det(minor)) % PRIMES[0] != 0
+    assert determinant(minor, PRIMES[0]) == space.determinant != 0
 
 
 def test_primes_are_prime_and_small_enough_for_exact_sums():

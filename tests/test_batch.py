@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import fields
 
 import numpy as np
@@ -44,6 +45,53 @@ def test_vectors_along_directions_that_are_not_periodic_do_not_matter(seed: int,
     for axis in np.flatnonzero(~atoms.pbc):
         other.cell[axis] = vector
     assert rows(other, 4.0) == rows(atoms, 4.0) == naive_pairs(atoms, 4.0)
+
+
+@pytest.mark.parametrize("distance", [1e5, 1e6, 2.5e9])
+@pytest.mark.parametrize("pbc", [(0, 0, 0), (1, 1, 0), (1, 0, 0)])
+def test_atoms_far_away_cost_nothing_and_keep_their_neighbours(pbc: tuple, distance: float) -> None:
+    near = crystal(4, tuple(map(bool, pbc)), n_atoms=3)
+    near.cell[~near.pbc] = 0
+    far = near.copy()
+    away = completed_cell(far)[~far.pbc].sum(axis=0)
+    far.positions += distance * away
+    started = time.perf_counter()
+    pairs, displacements = neighbour_pairs(near + far, 4.0)
+    assert time.perf_counter() - started < 1
+    assert len(pairs[0]) == 2 * len(naive_pairs(near, 4.0))  # of both, and none between them
+    assert (pairs // 3)[0].tolist() == (pairs // 3)[1].tolist()
+    theirs = pairs[0] >= 3
+    expected, offsets = neighbour_pairs(near, 4.0)
+    for mine, digits in ((~theirs, 1e-12), (theirs, 4e-16 * distance + 1e-12)):
+        np.testing.assert_array_equal(np.sort(pairs[:, mine] % 3), np.sort(expected))
+        sums = [np.sort(np.linalg.norm(values, axis=1)) for values in (displacements[mine], offsets)]
+        np.testing.assert_allclose(*sums, rtol=0, atol=4 * digits)
+    assert rows(near + far, 4.0)[: len(offsets)] == naive_pairs(near, 4.0)
+
+
+@given(seed=st.integers(0, 2**16), pbc=directions, spread=st.floats(0, 300))
+def test_gaps_between_atoms_change_no_pair(seed: int, pbc: tuple, spread: float) -> None:
+    atoms = crystal(seed, pbc, n_atoms=5)
+    outside = completed_cell(atoms)[~atoms.pbc]
+    atoms.positions += np.random.default_rng(seed).integers(-1, 2, (5, len(outside))) @ outside * spread
+    assert rows(atoms, 4.0) == naive_pairs(atoms, 4.0)
+
+
+@pytest.mark.parametrize("cells", [10, 10**6, 10**9, 10**11])
+def test_atoms_far_outside_the_cell_keep_their_neighbours(cells: int) -> None:
+    atoms = Atoms("HCO", [(0, 0, 0), (1.2, 0.3, 0.4), (1, 2, 1)], cell=(4, 4, 2), pbc=(True, True, False))
+    moved = atoms.copy()
+    moved.positions[1] += 4 * np.array([cells, -cells, 0])
+    pairs, displacements = neighbour_pairs(moved, 5.0)
+    expected, offsets = neighbour_pairs(atoms, 5.0)
+    assert sorted(pairs.T.tolist()) == sorted(expected.T.tolist())
+    lengths = [np.sort(np.linalg.norm(values, axis=1)) for values in (displacements, offsets)]
+    np.testing.assert_allclose(*lengths, rtol=0, atol=1e-12 + 4e-15 * cells)
+
+
+def test_positions_too_far_for_float64_are_named() -> None:
+    with pytest.raises(StructureError, match=r"^atom 1 \(C\) has the position .*: beyond 1e\+12 Å"):
+        neighbour_pairs(Atoms("HC", [(0, 0, 0), (0, -2e12, 0)]), 4.0)
 
 
 def test_every_pair_is_listed_in_both_directions() -> None:
@@ -105,6 +153,23 @@ def test_targets_come_along() -> None:
     assert batch_structures(structures, 4.0).energy is None
 
 
+def test_total_energies_keep_their_digits_in_float32() -> None:
+    atoms = molecule(2, 1)
+    atoms.calc = SinglePointCalculator(atoms, energy=-527890.476412345, forces=np.zeros((2, 3)))
+    batch = batch_structures([atoms], 3.0, torch.float32, targets=True)
+    assert batch.energy is not None
+    assert batch.energy.item() == -527890.476412345
+
+
+@pytest.mark.parametrize("wrong", [{"energy": np.nan}, {"forces": np.full((2, 3), np.inf)}])
+def test_targets_that_are_not_finite_name_the_structure(wrong: dict) -> None:
+    frames = [molecule(2, 1), molecule(2, 2)]
+    for atoms, changes in zip(frames, ({}, wrong), strict=True):
+        atoms.calc = SinglePointCalculator(atoms, **{"energy": 1.0, "forces": np.zeros((2, 3)), **changes})
+    with pytest.raises(StructureError, match=r"^structure 1 carries an energy or forces that are not finite"):
+        batch_structures(frames, 3.0, targets=True)
+
+
 def test_missing_targets_name_the_structure() -> None:
     labelled = molecule(2, 1)
     labelled.calc = SinglePointCalculator(labelled, energy=1.0, forces=np.zeros((2, 3)))
@@ -135,6 +200,18 @@ def test_coincident_atoms_are_named_also_across_a_cell() -> None:
 def test_unknown_species_are_named() -> None:
     with pytest.raises(StructureError, match=r"^atom 1 has the unknown species Au; the model knows H C$"):
         batch_structures([Atoms("HAu", [(0, 0, 0), (2, 0, 0)])], 3.0, species=[6, 1])
+    with pytest.raises(StructureError, match=r"^structure 1: atom 0 has the unknown species Au"):
+        batch_structures([Atoms("H"), Atoms("Au"), Atoms("C")], 3.0, species=iter([6, 1]))
+    assert batch_structures([Atoms("H"), Atoms("C")], 3.0, species=iter([6, 1])).numbers.tolist() == [1, 6]
+
+
+@pytest.mark.parametrize("number", [200, -1])
+def test_atomic_numbers_without_an_element_are_named(number: int) -> None:
+    atoms = Atoms(numbers=[1, number], positions=[(0, 0, 0), (0, 0, 0)])
+    with pytest.raises(StructureError, match=f"^atom 1 has the unknown species atomic number {number};"):
+        batch_structures([atoms], 3.0, species=[1])
+    with pytest.raises(StructureError, match=rf"^atoms 0 \(H\) and 1 \(atomic number {number}\) coincide"):
+        batch_structures([atoms], 3.0)
 
 
 SINGULAR = {

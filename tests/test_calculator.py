@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import multiprocessing
+import pickle
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.calculator import CalculatorSetupError, PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.md.verlet import VelocityVerlet
 from ase.units import fs
-from helpers import GENERATED, crystal, molecule, package
+from helpers import GENERATED, batch_of, build, crystal, molecule, package
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,7 +77,8 @@ def test_stress_needs_a_periodic_direction_and_a_volume(calculator: TensorGraphC
     boxed = molecule(3, 1)
     boxed.set_cell((9, 9, 9))
     wire = Atoms("CC", [(0, 0, 0), (1.4, 0, 0)], cell=(3, 0, 0), pbc=(True, False, False))
-    for atoms in (in_vacuum, boxed, wire):
+    unknown = Atoms("CC", [(0, 0, 0), (1.4, 0, 0)], cell=np.diag((3, np.nan, 3)), pbc=(True, False, False))
+    for atoms in (in_vacuum, boxed, wire, unknown):
         energy = with_calculator(atoms, calculator).get_potential_energy()
         with pytest.raises(PropertyNotImplementedError, match="stress needs a cell"):
             atoms.get_stress()
@@ -148,9 +153,58 @@ def test_weights_come_from_the_checkpoint(tmp_path: Path) -> None:
         TensorGraphCalculator(GENERATED / "hiphop4", checkpoint=path)
 
 
+def test_weights_in_float64_stay_exact(tmp_path: Path) -> None:
+    module, path = package("hipnn"), tmp_path / "model.safetensors"
+    model = module.Model(seed=1).double()
+    model.set_atomic_energies({"H": -13.587222780835477, "C": -1030.567812345678})
+    save_checkpoint(model, module, path)
+    atoms = with_calculator(molecule(30, 3, symbols="HC"), TensorGraphCalculator(GENERATED / "hipnn", path))
+    out = model.energy_and_forces(*batch_of(module, atoms).inputs)
+    assert atoms.get_potential_energy() == out.energy.item()
+    np.testing.assert_array_equal(atoms.get_forces(), out.forces)
+
+
+def test_copies_carry_the_weights_and_are_independent(tmp_path: Path) -> None:
+    module, path = package("hipnn"), tmp_path / "model.safetensors"
+    save_checkpoint(module.Model(seed=8).double(), module, path)
+    atoms = with_calculator(molecule(4, 1), TensorGraphCalculator(GENERATED / "hipnn", path))
+    energy = atoms.get_potential_energy()
+    for twin in (copy.deepcopy(atoms), with_calculator(molecule(4, 1), copy.copy(atoms.calc))):
+        assert twin.calc is not atoms.calc
+        assert twin.calc.package is atoms.calc.package
+        assert twin.get_potential_energy() == energy
+        twin.calc.model.energy_heads.of_species.weight.fill_(1.0)
+        twin.rattle(0.1)
+        twin.get_potential_energy()
+        assert atoms.get_potential_energy() == energy
+        assert with_calculator(atoms.copy(), atoms.calc).get_potential_energy() == energy
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_pickles_work_in_a_new_process(tmp_path: Path, dtype: str) -> None:
+    module, path = package("hipnn"), tmp_path / "model.safetensors"
+    save_checkpoint(module.Model(seed=8).double(), module, path)
+    calculator = TensorGraphCalculator(GENERATED / "hipnn", path, dtype=dtype)
+    atoms = with_calculator(molecule(4, 1), calculator)
+    forces = atoms.get_forces()
+    atoms.calc.reset()  # so that the other process has to compute them
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        np.testing.assert_allclose(pool.submit(Atoms.get_forces, atoms).result(), forces, rtol=1e-9, atol=1e-6)
+
+
+def test_a_pickle_whose_package_was_rebuilt_is_refused(tmp_path: Path) -> None:
+    pickled = pickle.dumps(TensorGraphCalculator(build(tmp_path, cutoff=6.5)))
+    assert isinstance(pickle.loads(pickled), TensorGraphCalculator)
+    build(tmp_path, cutoff=5.6)
+    with pytest.raises(PackageError, match="was rebuilt for another spec since the calculator was pickled"):
+        pickle.loads(pickled)
+
+
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown dtype 'half'; allowed: float32, float64"):
         TensorGraphCalculator(GENERATED / "hipnn", dtype="half")
+    with pytest.raises(CalculatorSetupError, match=r"calculate\(\) needs atoms"):
+        TensorGraphCalculator(GENERATED / "hipnn").calculate()
     with pytest.raises(PackageError, match="not a generated package"):
         TensorGraphCalculator(tmp_path)
     (tmp_path / "manifest.json").write_text('{"name": "bare", "spec_digest": "0"}')

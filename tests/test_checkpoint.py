@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import pickle
 from pathlib import Path
 
 import pytest
 import safetensors
 import torch
-from helpers import GENERATED, batch_of, molecule, package
+from helpers import GENERATED, batch_of, build, molecule, package
 from safetensors.torch import load_file, save_file
 
 from tensorgraph.errors import CheckpointError, PackageError
 from tensorgraph.runtime.checkpoint import load_checkpoint, save_checkpoint
 from tensorgraph.runtime.loading import load_package
+from tensorgraph.spec import load_spec, parse_spec
 
 
 @pytest.fixture
@@ -48,7 +51,8 @@ def test_the_spec_travels_with_the_weights(saved: Path) -> None:
     with safetensors.safe_open(saved, framework="pt") as file:
         metadata = file.metadata()
     assert metadata["name"] == "hipnn"
-    assert metadata["spec"] == (GENERATED / "hipnn" / "spec.yaml").read_text()
+    assert parse_spec(metadata["spec"]) == load_spec(GENERATED / "hipnn" / "spec.yaml")
+    assert hashlib.sha256(metadata["spec"].encode()).hexdigest() == metadata["spec_digest"]
     assert set(metadata) == {"format", "name", "spec", "spec_digest"}
 
 
@@ -58,7 +62,45 @@ def test_a_checkpoint_of_another_spec_is_refused_by_name(saved: Path) -> None:
         load_checkpoint(module.Model(), module, saved)
 
 
-def test_a_failed_save_leaves_the_earlier_file(saved: Path) -> None:
+def test_a_spec_that_its_digest_does_not_stand_for_is_refused(saved: Path) -> None:
+    with safetensors.safe_open(saved, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(saved), saved, metadata={**metadata, "spec": "name: other"})
+    with pytest.raises(CheckpointError, match="contradicts itself: its spec is not the one"):
+        load_checkpoint(package("hipnn").Model(), package("hipnn"), saved)
+
+
+def test_a_model_of_another_package_is_refused(saved: Path) -> None:
+    module, other = package("hipnn"), package("hiphop4")
+    for model in (other.Model(), torch.nn.Linear(1, 1)):
+        for act in (save_checkpoint, load_checkpoint):
+            with pytest.raises(CheckpointError, match=r"one of another package: of (hiphop4|Linear) .* not of hipnn"):
+                act(model, module, saved)
+
+
+def test_a_package_that_was_rebuilt_since_it_was_imported_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    old = load_package(build(tmp_path, cutoff=6.5))
+    save_checkpoint(old.Model(), old, path)
+    new = load_package(build(tmp_path, cutoff=5.6))
+    for act in (save_checkpoint, load_checkpoint):
+        with pytest.raises(CheckpointError, match=r"was rebuilt for another spec since it was imported: digest \w+"):
+            act(old.Model(), old, path)
+        with pytest.raises(CheckpointError, match=r"one of another package: of rebuilt \(digest \w+\), not of rebuilt"):
+            act(old.Model(), new, path)
+    with pytest.raises(CheckpointError, match="belongs to the spec rebuilt"):
+        load_checkpoint(new.Model(), new, path)
+
+
+def test_an_edited_manifest_is_refused(tmp_path: Path) -> None:
+    directory = build(tmp_path)
+    module, manifest = load_package(directory), directory / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"cutoff": 6.5', '"cutoff": 7.5'))
+    with pytest.raises(CheckpointError, match="was edited: its spec is not the one of its digest"):
+        save_checkpoint(module.Model(), module, tmp_path / "model.safetensors")
+
+
+def test_weights_that_are_not_finite_are_not_saved(saved: Path) -> None:
     before, module = saved.read_bytes(), package("hipnn")
     model = module.Model(seed=4)
     with torch.no_grad():
@@ -66,6 +108,66 @@ def test_a_failed_save_leaves_the_earlier_file(saved: Path) -> None:
     with pytest.raises(CheckpointError, match=r"not finite: energy_heads\.of_species\.weight"):
         save_checkpoint(model, module, saved)
     assert saved.read_bytes() == before
+
+
+@pytest.mark.parametrize(("fault", "raised"), [(OSError("disk full"), CheckpointError), (KeyboardInterrupt(), None)])
+def test_a_save_that_fails_half_way_leaves_the_earlier_file(saved: Path, monkeypatch, fault, raised) -> None:
+    before, module, halves = saved.read_bytes(), package("hipnn"), []
+
+    def fail(descriptor: int) -> None:
+        os.ftruncate(descriptor, len(before) // 2)
+        halves.append([path.stat().st_size for path in saved.parent.rglob("model.safetensors") if path != saved])
+        raise fault
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(raised or type(fault)):
+        save_checkpoint(module.Model(seed=4), module, saved)
+    assert halves == [[len(before) // 2]]  # a second file was being written, and had been written half
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_what_safetensors_refuses_is_told(saved: Path, monkeypatch) -> None:
+    def refuse(*_: object, **__: object) -> bytes:
+        raise safetensors.SafetensorError("no")
+
+    monkeypatch.setattr(safetensors.torch, "save", refuse)
+    with pytest.raises(CheckpointError, match="cannot be written: no"):
+        save_checkpoint(package("hipnn").Model(), package("hipnn"), saved)
+
+
+def test_files_have_the_mode_that_the_umask_gives(tmp_path: Path) -> None:
+    module, path = package("hipnn"), tmp_path / "model.safetensors"
+    before = os.umask(0o027)
+    try:
+        save_checkpoint(module.Model(), module, path)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64])
+def test_weights_of_unusual_types_are_refused(saved: Path, dtype: torch.dtype) -> None:
+    module, name = package("hipnn"), "energy_heads.of_species.weight"
+    model = module.Model()
+    model.energy_heads.of_species.weight = torch.nn.Parameter(torch.zeros(1, 4).to(dtype), requires_grad=False)
+    with pytest.raises(CheckpointError, match=f"weights of the type {dtype}: {name}"):
+        save_checkpoint(model, module, saved)
+    with safetensors.safe_open(saved, framework="pt") as file:
+        metadata = file.metadata()
+    save_file({**load_file(saved), name: torch.zeros(1, 4).to(dtype)}, saved, metadata=metadata)
+    with pytest.raises(CheckpointError, match=f"{name} is {dtype}"):
+        load_checkpoint(module.Model(), module, saved)
+
+
+def test_weights_too_large_for_the_dtype_of_the_model_are_refused(tmp_path: Path) -> None:
+    module, path = package("hipnn"), tmp_path / "model.safetensors"
+    model = module.Model().double()
+    model.set_atomic_energies({"C": 1e300})
+    save_checkpoint(model, module, path)
+    with pytest.raises(CheckpointError, match=r"not finite: energy_heads\.of_species"):
+        load_checkpoint(module.Model(), module, path)
+    load_checkpoint(module.Model().double(), module, path)
 
 
 def test_a_place_that_cannot_be_written(saved: Path) -> None:

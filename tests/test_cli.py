@@ -75,11 +75,11 @@ def test_schema_is_one_json_document(capsys: pytest.CaptureFixture[str]) -> None
     [
         ("", 1, "the file is empty"),
         ("name: [", 1, "this is not YAML"),
-        ("name: a1\nbasis: {family: linear, body_order: 5, max_rank: 3}\n", 2, "`basis.family` is 'linear'; allowed: "),
+        ("name: a1\nbasis: {family: cubic, body_order: 5, max_rank: 3}\n", 2, "`basis.family` is 'cubic'; allowed: "),
         (
-            "name: a1\nbasis: {family: hiphop, body_order: complete, max_rank: 3}\n",
+            "name: a1\nbasis: {family: hiphop, body_order: all, max_rank: 3}\n",
             2,
-            "`basis.body_order` is 'complete'",
+            "`basis.body_order` is 'all'",
         ),
         ("name: a1\ncolour: red\n", 2, "unknown key 'colour'; allowed: name, basis, network"),
         ("name: os.system('x')\n", 1, "`name` is "),
@@ -262,3 +262,30 @@ def test_the_command_in_the_header_rebuilds_the_package(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (tmp_path / "hiphop4").iterdir()} == before
     assert run(*command[0].split(), "--check", cwd=tmp_path).returncode == 0
     assert [path.name for path in tmp_path.iterdir()] == ["hiphop4"]
+
+
+def test_verify_accepts_what_was_built_and_rejects_what_was_changed(tmp_path: Path) -> None:
+    package = tmp_path / "flexible5"
+    shutil.copytree(ROOT / "generated" / "flexible5", package, ignore=shutil.ignore_patterns("__pycache__"))
+    accepted = run("verify", package)
+    assert accepted.returncode == 0
+    assert accepted.stdout.count("ok") == 6
+    manifest = json.loads((package / "manifest.json").read_text())
+    manifest["basis"]["certificate"]["strata"][-1]["minor"]["value"] += 1
+    (package / "manifest.json").write_text(json.dumps(manifest))
+    rejected = run("verify", package, "--json")
+    assert rejected.returncode == 1
+    report = json.loads(rejected.stdout)
+    assert not report["passed"]
+    assert [check["passed"] for check in report["checks"]].count(False) == 1
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"name": "a1"}'])
+def test_verify_of_what_is_no_package_is_one_line(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "manifest.json").write_text(content)
+    result = run("verify", tmp_path)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert "is no generated package" in result.stderr

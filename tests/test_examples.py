@@ -12,7 +12,7 @@ from ase.calculators.emt import EMT
 from ase.io import write
 from helpers import GENERATED, molecule, package
 
-from examples import au6, gold_report, gold_training
+from examples import au6, gold, gold_report, gold_training
 from tensorgraph.calculator import TensorGraphCalculator
 from tensorgraph.runtime import batch_structures
 
@@ -68,6 +68,51 @@ def test_trajectories_are_reproducible_and_kept_exactly(tmp_path: Path) -> None:
     frame = loaded.frames()[2]
     assert frame.get_total_energy() == pytest.approx(loaded.frames()[0].get_total_energy(), abs=1e-3)
     np.testing.assert_array_equal(frame.get_forces(), first.forces[2])
+
+
+def test_the_demonstration_runs_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(au6, "STEPS", 1500)
+    for name, value in {"N_TRAIN": 20, "N_TEST": 10, "DYNAMICS_STEPS": 5}.items():
+        monkeypatch.setattr(gold, name, value)
+    monkeypatch.setattr(gold, "Settings", lambda: gold_training.Settings(steps=3, batch_size=10))
+    monkeypatch.setattr("sys.argv", ["gold", "--out", str(tmp_path)])
+    with monkeypatch.context() as patch:  # rich keeps the stream that it was made with
+        patch.setattr(gold, "out", gold.Console())
+        gold.main()
+    said = capsys.readouterr().out
+    for part in ("built ", "this model", "dynamics, 5 steps of 1 fs: energy drift", "parity.png"):
+        assert part in said
+    kept = {path.name for path in tmp_path.iterdir()}
+    assert kept == {"generated", "au6-emt-1500-seed2.npz", "model.safetensors", "parity.png"}
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "truncated", "flipped", "other arrays", "one array"])
+def test_damaged_samples_are_simulated_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    monkeypatch.setattr(au6, "STEPS", 100)
+    first, (path,) = gold.trajectory(tmp_path), tmp_path.iterdir()
+    content = path.read_bytes()
+    middle = len(content) // 2
+    changes = {"empty": b"", "text": b"no", "truncated": content[:middle]}
+    changes["flipped"] = content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
+    if damage in changes:
+        path.write_bytes(changes[damage])
+    elif damage == "other arrays":
+        np.savez(path, positions=first.positions)
+    else:
+        with path.open("wb") as file:
+            np.save(file, first.positions)
+    with pytest.raises(ValueError, match="damaged"):
+        au6.load(path)
+    np.testing.assert_array_equal(gold.trajectory(tmp_path).forces, first.forces)
+    np.testing.assert_array_equal(au6.load(path).forces, first.forces)
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "few"])
+def test_the_time_for_training_must_be_positive(minutes: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr("sys.argv", ["gold", f"--minutes={minutes}"])
+    with pytest.raises(SystemExit):
+        gold.parse_arguments()
+    assert "argument --minutes: invalid positive value" in capsys.readouterr().err
 
 
 def test_a_report_of_known_errors(tmp_path: Path) -> None:

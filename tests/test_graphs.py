@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import combinations, product
+from math import factorial
 
 import networkx as nx
 import pytest
@@ -12,6 +13,7 @@ from strategies import multigraphs
 from tensorgraph.graphs import (
     SCALAR,
     Multigraph,
+    automorphism_count,
     canonical,
     canonical_labelling,
     connected_graphs,
@@ -59,6 +61,20 @@ def test_canonical_form_is_isomorphic_idempotent_and_ordered_by_rank(graph):
     assert canonical(form) == form
     assert list(form.ranks) == sorted(form.ranks, reverse=True)
     assert sorted(canonical_labelling(graph)) == list(range(graph.order))
+
+
+@given(multigraphs(max_order=5, max_multiplicity=2, open_legs=1))
+def test_automorphisms_are_as_many_as_networkx_finds(graph):
+    result = to_networkx(graph)
+    matcher = nx.isomorphism.GraphMatcher(result, result, node_match=dict.__eq__, edge_match=dict.__eq__)
+    assert automorphism_count(graph) == sum(1 for _ in matcher.isomorphisms_iter())
+
+
+def test_automorphisms_of_symmetric_graphs():
+    star = Multigraph((12, *[1] * 12), tuple((0, leaf, 1) for leaf in range(1, 13)))
+    cycle = Multigraph((2,) * 8, tuple(sorted((min(k, (k + 1) % 8), max(k, (k + 1) % 8), 1) for k in range(8))))
+    complete = Multigraph((5,) * 6, tuple((u, v, 1) for u, v in combinations(range(6), 2)))
+    assert [automorphism_count(graph) for graph in (star, cycle, complete)] == [factorial(12), 16, 720]
 
 
 def test_canonical_form_of_many_twins_is_quick():

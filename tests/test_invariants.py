@@ -75,7 +75,15 @@ def test_values_equal_a_naive_einsum(name, dtype, atoms, channels):
 
 @pytest.mark.parametrize(
     ("family", "body_order", "max_rank"),
-    [("flexible", 5, 4), ("connected", 4, 5), ("independent", 4, 6), ("hiphop", 2, 6), ("flexible", 7, 3)],
+    [
+        ("flexible", 5, 4),
+        ("connected", 4, 5),
+        ("independent", 4, 6),
+        ("hiphop", 2, 6),
+        ("flexible", 7, 3),
+        ("linear", 5, 3),
+        ("flexible", "complete", 3),
+    ],
 )
 def test_packages_beyond_the_committed_ones(tmp_path, family, body_order, max_rank):
     """Other families and higher ranks, without a network: built, imported, and held against the naive einsum."""

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.build import bulk
 from helpers import WITH_NETWORK, Published, architecture, batch_of, molecule, package, small_model
+
+from tensorgraph.runtime import neighbours
 
 ORDERS = {"hiphop5": 4, "hiphop4": 3, "hipnn": None}  # vertices of the published set
 
@@ -36,7 +39,9 @@ def test_float32_agrees_with_float64(name: str) -> None:
     exact = model.energy_and_forces(*batch.inputs)
     rounded = model.float().energy_and_forces(*batch_of(module, molecule(8, seed=4), dtype=torch.float32).inputs)
     scale = float(exact.forces.abs().max())
-    torch.testing.assert_close(rounded.energy.double(), exact.energy, rtol=1e-5, atol=1e-5)
+    assert {rounded.energy.dtype, rounded.energies.dtype} == {torch.float64}
+    assert {rounded.forces.dtype, rounded.virial.dtype, rounded.hierarchicality.dtype} == {torch.float32}
+    torch.testing.assert_close(rounded.energy, exact.energy, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(rounded.forces.double(), exact.forces, rtol=1e-4, atol=1e-5 * scale)
 
 
@@ -102,18 +107,20 @@ def _dimer(model: torch.nn.Module, distance: float):
     return model.energy_and_forces(torch.tensor([6, 8]), pairs, displacements)
 
 
-@pytest.mark.parametrize("name", WITH_NETWORK)
-def test_the_order_of_pairs_and_pairs_beyond_the_cutoff_do_not_matter(name: str) -> None:
-    module = package(name)
-    model = small_model(module)
-    batch = batch_of(module, molecule(7, seed=8))
-    reference = model.energy_and_forces(*batch.inputs)
-    order = torch.randperm(batch.pairs.shape[1], generator=torch.Generator().manual_seed(0))
-    far = torch.full((3, 3), 20.0, dtype=torch.float64)
-    pairs = torch.cat([torch.tensor([[0, 0, 5], [3, 0, 2]]), batch.pairs[:, order]], dim=1)
-    other = model.energy_and_forces(batch.numbers, pairs, torch.cat([far, batch.displacements[order]]))
-    for ours, theirs in zip(other, reference, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+def test_energies_of_many_heavy_atoms_keep_the_interaction_in_float32() -> None:
+    module = package("hiphop4")
+    crystal_ = bulk("C", cubic=True).repeat(3)
+    interaction = {}
+    for dtype in (torch.float32, torch.float64):
+        inputs, model = batch_of(module, crystal_, dtype=dtype).inputs, module.Model(seed=0).to(dtype)
+        model.set_atomic_energies({"C": 0.0})
+        without = model(*inputs)
+        model.set_atomic_energies({"C": -1030.5})  # exact in float32: what is lost, the sums lose
+        shifted = model(*inputs)
+        torch.testing.assert_close(shifted.energies, without.energies - 1030.5, rtol=0, atol=1e-10)
+        torch.testing.assert_close(shifted.energy, without.energy - 1030.5 * len(crystal_), rtol=0, atol=1e-8)
+        interaction[dtype] = without.energy
+    torch.testing.assert_close(interaction[torch.float32], interaction[torch.float64], rtol=1e-5, atol=0)
 
 
 def test_weights_are_reproducible_and_leave_the_global_random_state_alone() -> None:
@@ -150,6 +157,11 @@ def test_works_where_gradients_are_off() -> None:
         out = model.energy_and_forces(*batch.inputs)
     assert torch.equal(out.forces, expected)
     assert not any(value.requires_grad for value in out)
+    with torch.inference_mode():
+        for inputs in (batch, batch_of(module, molecule(4, seed=1))):  # made outside and inside
+            out = model.energy_and_forces(*inputs.inputs)
+            assert torch.equal(out.forces, expected)
+            assert not any(value.requires_grad for value in out)
 
 
 def test_hierarchicality_is_zero_where_both_terms_vanish() -> None:
@@ -187,6 +199,7 @@ BAD_INPUT = {
     r"not finite: pair 0: atoms 0 and 1": {"displacements": [[float("nan"), 0, 0], [1.0, 0, 0]]},
     r"coincident atoms.*: pair 1: atoms 1 and 0": {"displacements": [[1.0, 0, 0], [1e-4, 0, 0]]},
     r"structure index outside 0..0: atom 2: 1": {"structure": [0, 0, 1]},
+    r"pair of atoms of two structures: pair 0: atoms 0 and 1; pair 1": {"structure": [0, 1, 1], "n_structures": 2},
     r"pairs has the shape \[2, 1\], expected \[2, 2\]": {"pairs": [[0], [1]]},
     r"displacements has the shape \[2, 2\]": {"displacements": [[1.0, 0], [0, 1.0]]},
     r"structure has the shape \[2\], expected \[3\]": {"structure": [0, 0]},
@@ -217,5 +230,12 @@ def _three_atoms(**changes):
     return small_model(package("hipnn")).energy_and_forces(**inputs)
 
 
+def test_neighbour_lists_and_networks_agree_on_when_atoms_coincide() -> None:
+    for name in WITH_NETWORK:
+        assert package(name).inputs.SMALLEST_DISTANCE == neighbours.SMALLEST_DISTANCE
+
+
 def test_the_model_says_what_it_is() -> None:
+    model, constants = package("hipnn").Model(), package("hipnn").architecture
+    assert (model.NAME, model.SPEC_DIGEST) == ("hipnn", constants.SPEC_DIGEST)
     assert "hiphop4: H C N O, 7 invariants of ranks up to 3, cutoff" in repr(package("hiphop4").Model())

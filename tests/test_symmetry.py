@@ -111,3 +111,31 @@ def test_virials_are_the_slope_of_the_energy_under_strain(predict: Callable, see
     scale = 1 + float(virial.abs().max())
     assert (energies[0] - energies[1]) / (2 * step) == pytest.approx(expected, abs=1e-5 * scale)
     assert torch.equal(virial, virial.T)
+
+
+@pytest.mark.parametrize("name", WITH_NETWORK)
+def test_the_order_of_pairs_and_pairs_beyond_the_cutoff_do_not_matter(name: str) -> None:
+    module = package(name)
+    model = small_model(module)
+    batch = batch_of(module, molecule(7, seed=8))
+    reference = model.energy_and_forces(*batch.inputs)
+    order = torch.randperm(batch.pairs.shape[1], generator=torch.Generator().manual_seed(0))
+    far = torch.full((3, 3), 20.0, dtype=torch.float64)
+    pairs = torch.cat([torch.tensor([[0, 0, 5], [3, 0, 2]]), batch.pairs[:, order]], dim=1)
+    other = model.energy_and_forces(batch.numbers, pairs, torch.cat([far, batch.displacements[order]]))
+    for ours, theirs in zip(other, reference, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(("distance", "dtype"), [(1e20, torch.float32), (3e38, torch.float32), (1e200, torch.float64)])
+def test_pairs_so_far_that_their_square_overflows_count_nothing(distance: float, dtype: torch.dtype) -> None:
+    model = small_model(package("hiphop4")).to(dtype)
+    pairs = torch.tensor([[0, 1], [1, 0]])
+    displacements = torch.tensor([[0, distance, 0], [0, -distance, 1]], dtype=dtype)
+    out = model.energy_and_forces(torch.tensor([6, 8]), pairs, displacements, create_graph=True)
+    alone = model(torch.tensor([6, 8]), pairs[:, :0], displacements[:0])
+    torch.testing.assert_close(out.energy, alone.energy, rtol=1e-6, atol=1e-6)
+    assert not out.forces.any()
+    assert not out.virial.any()
+    (out.energy.sum() + out.forces.square().sum()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)

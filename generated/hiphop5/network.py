@@ -22,7 +22,11 @@ from .layers import Block, Geometry, linear
 
 
 class Prediction(NamedTuple):
-    """energy [n_structures] and energies [n_atoms] in eV; hierarchicality [n_structures], a training penalty."""
+    """energy [n_structures] and energies [n_atoms] in eV; hierarchicality [n_structures], a training penalty.
+
+    Energies are float64 in a float32 model too: next to the large energies of single atoms, and over many atoms,
+    float32 would lose the interaction. The rest has the dtype of the weights.
+    """
 
     energy: Tensor
     energies: Tensor
@@ -77,6 +81,9 @@ class Model(torch.nn.Module):
     values, which on a GPU wait for the device.
     """
 
+    NAME = architecture.NAME
+    SPEC_DIGEST = architecture.SPEC_DIGEST  # a checkpoint of the model carries it
+
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         random = torch.Generator().manual_seed(seed)
@@ -109,9 +116,10 @@ class Model(torch.nn.Module):
         for block in self.blocks:
             stages.append(block(stages[-1], geometry))
         terms = self.energy_heads(stages)
-        per_atom = torch.stack([terms.sum(dim=0), hierarchicality(terms)], dim=1)
+        energies = terms.double().sum(dim=0)  # see `Prediction` for why not in the dtype of the weights
+        per_atom = torch.stack([energies, hierarchicality(terms).double()], dim=1)
         energy, penalty = group_sum(per_atom, structure, n_structures).unbind(dim=1)
-        return Prediction(energy, per_atom[:, 0], penalty)
+        return Prediction(energy, energies, penalty.to(terms.dtype))
 
     def energy_and_forces(
         self,
@@ -125,10 +133,14 @@ class Model(torch.nn.Module):
     ) -> EnergyAndForces:
         """Energies (eV), forces (eV/Å) and virials (eV); `create_graph=True` keeps all differentiable, for training.
 
-        Works under `torch.no_grad` too. The virial is symmetrised; the stress of a cell of volume V is virial / V.
+        Works under `torch.no_grad` and `torch.inference_mode` too (not with weights that were made under the latter).
+        The virial is symmetrised; the stress of a cell of volume V is virial / V.
         """
         structure = self._checked_structure(numbers, pairs, displacements, structure, n_structures, values=False)
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
+            numbers, pairs, displacements, structure = (
+                _with_gradients(tensor) for tensor in (numbers, pairs, displacements, structure)
+            )
             if not (create_graph and displacements.requires_grad):
                 displacements = displacements.detach().requires_grad_()
             prediction = self(numbers, pairs, displacements, structure, n_structures)
@@ -181,6 +193,11 @@ class Model(torch.nn.Module):
             f"{architecture.NAME}: {symbols}, {architecture.N_INVARIANTS} invariants of ranks up to "
             f"{architecture.MAX_RANK}, cutoff {architecture.CUTOFF} Å"
         )
+
+
+def _with_gradients(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where it was made under `torch.inference_mode` and autograd could not use it."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _forces_and_virials(pairs: Tensor, displacements: Tensor, slope: Tensor, n_atoms: int) -> tuple[Tensor, Tensor]:

@@ -1,18 +1,23 @@
 """Exact values: traceless tensors, graph polynomials over the integers and prime fields, and ranks of sets of them."""
 
 from tensorgraph.algebra.contraction import contract, contraction_cost
-from tensorgraph.algebra.field import PRIMES, RowSpace, random_point
-from tensorgraph.algebra.jacobian import gradient
+from tensorgraph.algebra.field import PRIMES, RowSpace, Trials, determinant
+from tensorgraph.algebra.jacobian import Points, gradients, values
+from tensorgraph.algebra.molien import invariant_dimension
 from tensorgraph.algebra.tensors import components, embedding, projection
 
 __all__ = [
     "PRIMES",
+    "Points",
     "RowSpace",
+    "Trials",
     "components",
     "contract",
     "contraction_cost",
+    "determinant",
     "embedding",
-    "gradient",
+    "gradients",
+    "invariant_dimension",
     "projection",
-    "random_point",
+    "values",
 ]

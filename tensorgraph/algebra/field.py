@@ -1,4 +1,4 @@
-"""Linear algebra over a prime field: random points on strata, and row spaces that grow one row at a time."""
+"""Linear algebra over prime fields: row spaces that grow one row at a time, and determinants."""
 
 from __future__ import annotations
 
@@ -7,21 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorgraph.algebra.tensors import embedding
-
 PRIMES = (16777213, 16777199, 16777183, 16777153, 16777141)
 """The five largest primes below 2**24: contractions of residues then stay within 63 bits (see ``contraction``)."""
-
-
-def random_point(stratum: Iterable[int], seed: int, modulus: int) -> dict[int, NDArray[np.int64]]:
-    """Independent components of a random tensor for each rank, uniform residues; the seed decides, not the platform."""
-    generator = np.random.Generator(np.random.PCG64(seed))
-    return {rank: generator.integers(0, modulus, 2 * rank + 1, dtype=np.int64) for rank in sorted(stratum)}
-
-
-def full_tensors(point: dict[int, NDArray[np.int64]], modulus: int) -> dict[int, NDArray[np.int64]]:
-    """The full tensors, shape ``(3,)*l``, of independent components."""
-    return {rank: embedding(rank) @ values % modulus for rank, values in point.items()}
 
 
 class RowSpace:
@@ -31,6 +18,8 @@ class RowSpace:
         self.modulus = modulus
         self.pivots: list[int] = []
         """Column of the leading entry of each independent row, in the order of adding: the columns of a minor."""
+        self.determinant = 1
+        """The minor of the independent rows and the pivot columns, both in the order of adding."""
         self._rows: list[NDArray[np.int64]] = []
 
     @property
@@ -47,6 +36,45 @@ class RowSpace:
         if not len(nonzero):
             return False
         pivot = int(nonzero[0])
+        self.determinant = self.determinant * int(row[pivot]) % self.modulus
         self._rows.append(row * pow(int(row[pivot]), -1, self.modulus) % self.modulus)
         self.pivots.append(pivot)
         return True
+
+
+class Trials:
+    """Row spaces over several prime fields, fed side by side; each rank is a lower bound, so the largest counts."""
+
+    def __init__(self, moduli: Iterable[int]) -> None:
+        self.spaces = [RowSpace(int(modulus)) for modulus in moduli]
+
+    @property
+    def rank(self) -> int:
+        """The largest rank found."""
+        return max(space.rank for space in self.spaces)
+
+    def add(self, rows: NDArray[np.int64]) -> bool:
+        """Adds a row to each space, ``[trials, width]``; True if the rank has grown."""
+        before = self.rank
+        for space, row in zip(self.spaces, rows, strict=True):
+            space.add(row)
+        return self.rank > before
+
+
+def determinant(matrix: NDArray[np.int64], modulus: int) -> int:
+    """The determinant of a square integer matrix modulo a prime, by elimination."""
+    rows = [[int(x) % modulus for x in row] for row in matrix]
+    result = 1
+    for column in range(len(rows)):
+        pivot = next((k for k in range(column, len(rows)) if rows[k][column]), None)
+        if pivot is None:
+            return 0
+        if pivot != column:
+            rows[column], rows[pivot] = rows[pivot], rows[column]
+            result = -result
+        result = result * rows[column][column] % modulus
+        inverse = pow(rows[column][column], -1, modulus)
+        for k in range(column + 1, len(rows)):
+            factor = rows[k][column] * inverse % modulus
+            rows[k] = [(a - factor * b) % modulus for a, b in zip(rows[k], rows[column], strict=True)]
+    return result % modulus

@@ -1,44 +1,84 @@
-"""Gradients of graph polynomials with respect to the independent tensor components."""
+"""Values and gradients of graph polynomials at random points over prime fields."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorgraph.algebra.contraction import contract
+from tensorgraph.algebra.contraction import contract, reduced
 from tensorgraph.algebra.tensors import embedding
 from tensorgraph.graphs import Multigraph
 
+Integers = NDArray[np.int64]
 
-def gradient(
-    graph: Multigraph, tensors: Mapping[int, NDArray[np.int64]], stratum: tuple[int, ...], modulus: int
-) -> NDArray[np.int64]:
-    """The gradient of the graph restricted to a stratum, at a point, modulo a prime.
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Points, each over a prime field of its own, side by side: the trials of a rank.
+
+    ``primes`` has shape ``[trials]`` (below 2**24); ``components[l]`` shape ``[trials, 2 l + 1]``; ``tensors[l]`` are
+    the full tensors, shape ``[trials] + [3]*l``.
+    """
+
+    primes: Integers
+    components: Mapping[int, Integers]
+    tensors: Mapping[int, Integers]
+
+    @classmethod
+    def of(cls, primes: Sequence[int], components: Mapping[int, Sequence[Sequence[int]]]) -> Points:
+        """Points with given components, as a certificate records them; rank 0 is one where it is not given."""
+        moduli = np.array(primes, dtype=np.int64)
+        values = {rank: np.array(rows, dtype=np.int64) for rank, rows in components.items()}
+        values.setdefault(0, np.ones((len(moduli), 1), dtype=np.int64))
+        tensors = {
+            rank: reduced(np.moveaxis(np.tensordot(embedding(rank), rows, axes=(-1, -1)), -1, 0), moduli)
+            for rank, rows in values.items()
+        }
+        return cls(moduli, values, tensors)
+
+    @classmethod
+    def random(cls, ranks: Iterable[int], primes: Sequence[int], seed: int) -> Points:
+        """Uniform residues for the tensors of these ranks; the seed decides, not the platform."""
+        ordered = sorted(ranks)
+        generators = [np.random.Generator(np.random.PCG64([seed, trial])) for trial in range(len(primes))]
+        components = {
+            rank: [g.integers(0, p, 2 * rank + 1).tolist() for g, p in zip(generators, primes, strict=True)]
+            for rank in ordered
+        }
+        return cls.of(primes, components)
+
+
+def values(graph: Multigraph, points: Points) -> Integers:
+    """A closed graph at every point, shape ``[trials]``."""
+    return contract(graph, points.tensors, points.primes)
+
+
+def gradients(graph: Multigraph, points: Points, stratum: Sequence[int]) -> Integers:
+    """The gradients of a closed graph restricted to a stratum.
 
     Args:
-        graph: a closed graph.
-        tensors: the point: full tensors of every rank of the stratum.
-        stratum: the ranks whose tensors are non-zero, ascending; a graph with another rank vanishes on it.
-        modulus: a prime below 2**24.
+        graph: a graph with a rank outside the stratum vanishes on it, and so does its gradient.
+        points: where they are taken.
+        stratum: the ranks whose tensors are non-zero, ascending.
 
     Returns:
-        The derivatives with respect to the ``2 l + 1`` components of each rank of the stratum, concatenated.
+        ``[trials, width]``: the derivatives by the ``2 l + 1`` components of each rank of the stratum, concatenated.
     """
-    by_rank = {rank: np.zeros(2 * rank + 1, dtype=np.int64) for rank in stratum}
+    primes = points.primes
+    by_rank = {rank: np.zeros((len(primes), 2 * rank + 1), dtype=np.int64) for rank in stratum}
     if set(graph.ranks) <= set(stratum):
         for vertex, rank in enumerate(graph.ranks):
-            pulled = _derivative_by_vertex(graph, vertex, tensors, modulus)
-            by_rank[rank] += np.tensordot(pulled, embedding(rank), axes=rank) % modulus
-    return np.concatenate([by_rank[rank] for rank in stratum]) % modulus
+            pulled = _without(graph, vertex, points).reshape(len(primes), -1)
+            by_rank[rank] += reduced(pulled @ embedding(rank).reshape(-1, 2 * rank + 1), primes)
+    return reduced(np.concatenate([by_rank[rank] for rank in stratum], axis=1), primes)
 
 
-def _derivative_by_vertex(
-    graph: Multigraph, vertex: int, tensors: Mapping[int, NDArray[np.int64]], modulus: int
-) -> NDArray[np.int64]:
+def _without(graph: Multigraph, vertex: int, points: Points) -> Integers:
     """What the vertex is contracted with: the graph without it, whose open legs are the vertex's indices."""
     others = [other for other in range(graph.order) if other != vertex]
     if not others:
-        return np.ones((), dtype=np.int64)
-    return contract(graph.induced(others), tensors, modulus)
+        return np.ones(len(points.primes), dtype=np.int64)
+    return contract(graph.induced(others), points.tensors, points.primes)

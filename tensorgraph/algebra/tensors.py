@@ -56,7 +56,7 @@ def projection(exponents: Exponents) -> dict[Exponents, Fraction]:
     """The component of ``[r̂ … r̂]_0`` for a unit vector, as coefficients of monomials ``x^a y^b z^c`` (leading one).
 
     Traces are subtracted in closed form: a term with ``k`` pairs of indices taken out of the ``l`` carries
-    ``(-1)^k (2l-2k-1)!! / (2l-1)!!`` (Applequist, J. Phys. A 22, 4303, 1989, eq. 5.1), and ``|r̂| = 1``.
+    ``(-1)^k (2l-2k-1)!! / (2l-1)!!`` (Applequist, J. Phys. A 22, 4303, 1989), and ``|r̂| = 1``.
     """
     rank = sum(exponents)
     result: dict[Exponents, Fraction] = {}

@@ -1,83 +1,51 @@
-"""The families of invariants, all by one mechanism: greedy passes over strata.
+"""The families of invariants, as sequences of greedy passes over strata.
 
 A pass looks at one stratum. It starts from the rank that the invariants chosen so far have there and tries further
-graphs, simplest first, keeping those that raise it, until the stratum's degrees of freedom are met, the family's
-limit is reached, or no graph is left. Passing through the strata by increasing size yields the *flexible* set with
-the fewest invariants: what a stratum adds does not depend on the choices made before. A family is a sequence of
-passes.
+graphs, simplest first, keeping those that raise it, until the stratum's degrees of freedom are met, the family's limit
+is reached, or no graph is left. Passing through the strata by increasing size yields the *flexible* set with the fewest
+invariants: what a stratum adds does not depend on the choices made before (docs/flexible-bases.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from itertools import combinations
+from collections.abc import Callable, Iterator
+from functools import cache
 
-import numpy as np
-from numpy.typing import NDArray
+from tensorgraph.algebra import PRIMES
+from tensorgraph.basis.linear import derive_linear
+from tensorgraph.basis.search import Pass, Search, degrees_of_freedom, strata
+from tensorgraph.basis.types import Basis, BodyOrder, named
 
-from tensorgraph.algebra import PRIMES, RowSpace, contract, gradient, random_point
-from tensorgraph.algebra.field import full_tensors
-from tensorgraph.basis.types import (
-    Basis,
-    Certificate,
-    Dropped,
-    Invariant,
-    StratumRank,
-    named,
-    simplicity,
-)
-from tensorgraph.errors import BudgetError
-from tensorgraph.graphs import SCALAR, Multigraph, degree_sequences, graphs_of_degree_sequence
-
-Stratum = tuple[int, ...]
-
-POINT_SEED = 2503_23515
-"""Seed of the point at which ranks are taken; any other gives the same ranks (a test takes five primes)."""
+__all__ = ["FAMILIES", "complete_vertices", "degrees_of_freedom", "derive", "strata"]
 
 
-MAX_CANDIDATES = 4000
-"""Graphs of one order that a pass may try: a few seconds of work, and more than a package could use."""
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One greedy pass: the stratum, the supports that its candidates may have, and at most how many are kept.
-
-    With ``keep_dependent`` nothing is pruned: every candidate is kept.
-    """
-
-    stratum: Stratum
-    supports: tuple[Stratum, ...]
-    limit: int | None = None
-    keep_dependent: bool = False
-
-
-def derive(family: str, body_order: int, max_rank: int, prime: int = PRIMES[0]) -> Basis:
+def derive(family: str, body_order: BodyOrder, max_rank: int, primes: tuple[int, ...] = PRIMES[:3]) -> Basis:
     """The basis of a family: graphs of at most ``body_order - 1`` vertices and rank at most ``max_rank``.
 
+    With ``body_order="complete"``, of as many vertices as full rank on every stratum needs.
+
     Raises:
-        KeyError: no such family; ``FAMILIES`` has them all.
-        BudgetError: the family would have to look at more graphs than ``MAX_CANDIDATES`` at once.
+        KeyError: no such family; ``FAMILIES`` and ``linear`` are there.
+        BudgetError: the family would have to look at too many graphs.
     """
-    vertices = body_order - 1
-    search = _Search(vertices, max_rank, prime)
+    vertices = complete_vertices(max_rank) if body_order == "complete" else body_order - 1
+    if family == "linear":
+        return derive_linear(body_order, vertices, max_rank, primes)
+    search = Search(vertices, max_rank, primes)
     for step in FAMILIES[family](max_rank):
         search.run(step)
     invariants = named(search.chosen)
-    return Basis(family, body_order, max_rank, invariants, tuple(search.dropped), search.certificate(invariants))
+    dropped, certificate = search.dropped_by_name(invariants), search.certificate(invariants)
+    return Basis(family, body_order, vertices, max_rank, invariants, dropped, certificate)
 
 
-def strata(max_rank: int) -> Iterator[Stratum]:
-    """All non-empty sets of ranks up to ``max_rank``, by increasing size."""
-    for size in range(1, max_rank + 1):
-        yield from combinations(range(1, max_rank + 1), size)
-
-
-def degrees_of_freedom(stratum: Stratum) -> int:
-    """Components less the dimension of the rotations that move them: 2 for a single vector, else 3."""
-    return sum(2 * rank + 1 for rank in stratum) - (2 if stratum == (1,) else 3)
+@cache
+def complete_vertices(max_rank: int) -> int:
+    """The least number of vertices with which all graphs have full rank on every stratum of these ranks."""
+    search = Search(None, max_rank, PRIMES[:1])
+    for step in _flexible(max_rank):
+        search.run(step)
+    return max(graph.order for graph in search.chosen)
 
 
 def _flexible(max_rank: int) -> Iterator[Pass]:
@@ -112,78 +80,3 @@ FAMILIES: dict[str, Callable[[int], Iterator[Pass]]] = {
     "independent": _independent,
     "connected": _connected,
 }
-
-
-class _Search:
-    """The state of a derivation: what is chosen and dropped so far, and the point at which ranks are taken."""
-
-    def __init__(self, vertices: int, max_rank: int, prime: int) -> None:
-        self.vertices = vertices
-        self.prime = prime
-        self.point = random_point(range(1, max_rank + 1), POINT_SEED, prime)
-        self.tensors = full_tensors(self.point, prime)
-        self.gradient = partial(gradient, tensors=self.tensors, modulus=prime)
-        self.chosen: list[Multigraph] = [SCALAR]
-        self.dropped: list[Dropped] = []
-        self.endings: list[tuple[Stratum, str | None]] = []
-
-    def run(self, step: Pass) -> None:
-        """Carries out one pass."""
-        space = RowSpace(self.prime)
-        for graph in self.chosen[1:]:
-            space.add(self.gradient(graph, stratum=step.stratum))
-        goal, kept = degrees_of_freedom(step.stratum), 0
-        for graph in self.candidates(step.supports):
-            if kept == step.limit or (space.rank == goal and not step.keep_dependent):
-                break
-            if step.keep_dependent or space.add(self.gradient(graph, stratum=step.stratum)):
-                self.chosen.append(graph)
-                kept += 1
-            else:
-                self.dropped.append(Dropped(graph, self.why_dependent(graph, step.stratum)))
-        limited = kept == step.limit and space.rank < goal
-        self.endings.append((step.stratum, "limit of the family" if limited else None))
-
-    def candidates(self, supports: Sequence[Stratum]) -> Iterator[Multigraph]:
-        """Graphs on these supports, simplest first, enumerated only as far as the pass gets."""
-        for order in range(2, self.vertices + 1):
-            graphs: list[Multigraph] = []
-            for ranks in (ranks for support in supports for ranks in degree_sequences(support, order)):
-                graphs += graphs_of_degree_sequence(ranks)
-                if len(graphs) > MAX_CANDIDATES:
-                    allowed = "a smaller body order or rank, or a family that prunes"
-                    raise BudgetError(f"more than {MAX_CANDIDATES} graphs of {order} vertices; allowed: {allowed}")
-            yield from sorted(graphs, key=simplicity)
-
-    def why_dependent(self, graph: Multigraph, stratum: Stratum) -> str:
-        """The simplest true reason for which a graph adds nothing."""
-        if not np.any(_values(graph, self.prime)):
-            return "zero"
-        for other in self.chosen:
-            if sorted(other.ranks) == sorted(graph.ranks) and _proportional(graph, other, self.prime):
-                return f"a multiple of {other}"
-        return f"dependent on those kept on stratum {{{', '.join(map(str, stratum))}}}"
-
-    def certificate(self, invariants: tuple[Invariant, ...]) -> Certificate:
-        """The minors that prove the ranks of the final set on the strata that the family looked at."""
-        ranks = []
-        for stratum, ending in self.endings:
-            space = RowSpace(self.prime)
-            within = [invariant for invariant in invariants[1:] if set(invariant.graph.ranks) <= set(stratum)]
-            rows = [i.name for i in within if space.add(self.gradient(i.graph, stratum=stratum))]
-            freedom = degrees_of_freedom(stratum)
-            full = "degrees of freedom" if space.rank == freedom else "every graph tried at a random point"
-            ranks.append(StratumRank(stratum, freedom, space.rank, ending or full, tuple(rows), tuple(space.pivots)))
-        point = tuple((rank, tuple(map(int, values))) for rank, values in self.point.items())
-        return Certificate(self.prime, point, tuple(ranks))
-
-
-def _values(graph: Multigraph, prime: int) -> NDArray[np.int64]:
-    """The graph at three random points; a polynomial of degree d that is not zero vanishes there with (d/p)**3."""
-    points = (full_tensors(random_point(graph.support, seed, prime), prime) for seed in range(3))
-    return np.array([int(contract(graph, point, prime)) for point in points], dtype=np.int64)
-
-
-def _proportional(graph: Multigraph, other: Multigraph, prime: int) -> bool:
-    a, b = _values(graph, prime), _values(other, prime)
-    return not np.any((a * b[0] - b * a[0]) % prime)

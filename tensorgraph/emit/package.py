@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from importlib import resources
 from typing import Any
@@ -62,10 +61,9 @@ def emit_package(
         "tensors.py": _tensors_module(basis.max_rank, tensors, labels),
         "invariants.py": _template("invariants.py"),
     }
-    program_digest = hashlib.sha256("".join(text for _, text in sorted(printed.items())).encode()).hexdigest()
     if spec.network is not None:
         printed |= {name: _template(name) for name in NETWORK_TEMPLATES}
-    printed["architecture.py"] = _architecture_module(spec, basis, program_digest)
+    printed["architecture.py"] = _architecture_module(spec, basis)
     printed["__init__.py"] = _init_module(spec, basis)
     files = {name: _header(spec) + text for name, text in printed.items()}
     files["spec.yaml"] = spec.to_yaml()
@@ -127,12 +125,11 @@ def _tensors_module(max_rank: int, tensors: StraightLine, labels: Labels) -> str
     )
 
 
-def _architecture_module(spec: Spec, basis: Basis, program_digest: str) -> str:
+def _architecture_module(spec: Spec, basis: Basis) -> str:
     """Constants that the templates read; every value is validated and printed by ``repr``."""
     constants: dict[str, Any] = {
         "NAME": spec.name,
         "SPEC_DIGEST": spec.digest,
-        "PROGRAM_DIGEST": program_digest,
         "MAX_RANK": basis.max_rank,
         "N_COMPONENTS": basis.components,
         "N_INVARIANTS": len(basis),

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from tensorgraph.errors import PackageError
 
@@ -71,6 +72,18 @@ def write_package(package: PackageText, out: Path) -> Path:
             finally:  # holds the earlier package now, or what a failure left
                 shutil.rmtree(staging, ignore_errors=True)
     return target
+
+
+def read_manifest(package: Path) -> dict[str, Any]:
+    """The manifest of the package in a folder. Raises PackageError where there is none that can be read."""
+    try:
+        manifest = json.loads((package / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not JSON"
+        raise PackageError(f"{package} is no generated package: {MANIFEST}: {reason}") from None
+    if not isinstance(manifest, dict) or not manifest.keys() >= _MANIFEST_KEYS:
+        raise PackageError(f"{package} is no generated package: its {MANIFEST} lacks a key of {sorted(_MANIFEST_KEYS)}")
+    return manifest
 
 
 def check_package(package: PackageText, out: Path) -> tuple[str, ...]:

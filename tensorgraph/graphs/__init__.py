@@ -1,17 +1,26 @@
 """Contraction multigraphs: the type, its canonical form, and enumeration without isomorphs."""
 
-from tensorgraph.graphs.canonical import canonical, canonical_labelling
-from tensorgraph.graphs.enumeration import connected_graphs, degree_sequences, graphs_of_degree_sequence
+from tensorgraph.graphs.canonical import automorphism_count, canonical, canonical_labelling
+from tensorgraph.graphs.drawing import diagram
+from tensorgraph.graphs.enumeration import (
+    connected_graphs,
+    degree_sequences,
+    graphs_of_degree_sequence,
+    multigraphs_of_degree_sequence,
+)
 from tensorgraph.graphs.multigraph import SCALAR, Edge, Multigraph, to_networkx
 
 __all__ = [
     "SCALAR",
     "Edge",
     "Multigraph",
+    "automorphism_count",
     "canonical",
     "canonical_labelling",
     "connected_graphs",
     "degree_sequences",
+    "diagram",
     "graphs_of_degree_sequence",
+    "multigraphs_of_degree_sequence",
     "to_networkx",
 ]

@@ -29,24 +29,59 @@ def canonical_labelling(graph: Multigraph) -> tuple[int, ...]:
 
     Two graphs are isomorphic (ranks respected) exactly if their canonical forms are equal.
     """
-    matrix = graph.adjacency
-    initial = _ranked([(-rank,) for rank in graph.ranks])
-    leaves = _discrete_orders(matrix, _refined(matrix, initial))
+    return _labelling(graph.adjacency, _initial(graph))
+
+
+def automorphism_count(graph: Multigraph) -> int:
+    """Number of vertex permutations that keep ranks and multiplicities.
+
+    By orbits and stabilisers: the orbit of a vertex within its cell are those whose singling out leads to an equal
+    canonical form, and the automorphisms that fix it are counted the same way.
+    """
+    matrix, colours, count = graph.adjacency, _refined(graph.adjacency, _initial(graph)), 1
+    while (cell := _first_open_cell(colours)) is not None:
+        forms = [_coloured_form(matrix, _singled_out(colours, vertex)) for vertex in cell]
+        count *= forms.count(forms[0])
+        colours = _refined(matrix, _singled_out(colours, cell[0]))
+    return count
+
+
+def _initial(graph: Multigraph) -> Colouring:
+    return _ranked([(-rank,) for rank in graph.ranks])
+
+
+def _labelling(matrix: Matrix, colours: Colouring) -> tuple[int, ...]:
+    leaves = _discrete_orders(matrix, _refined(matrix, colours))
     return max(leaves, key=lambda order: _permuted(matrix, order))
 
 
+def _coloured_form(matrix: Matrix, colours: Colouring) -> tuple[Matrix, Colouring]:
+    """Equal exactly for coloured graphs that are isomorphic."""
+    order = _labelling(matrix, colours)
+    return _permuted(matrix, order), tuple(colours[vertex] for vertex in order)
+
+
+def _first_open_cell(colours: Colouring) -> list[int] | None:
+    """The vertices of the first colour that several have, or None where all differ."""
+    for colour in sorted(set(colours)):
+        cell = [vertex for vertex, other in enumerate(colours) if other == colour]
+        if len(cell) > 1:
+            return cell
+    return None
+
+
+def _singled_out(colours: Colouring, vertex: int) -> Colouring:
+    """Doubling leaves a free colour just before the vertex's old one."""
+    return tuple(2 * colour - (other == vertex) for other, colour in enumerate(colours))
+
+
 def _discrete_orders(matrix: Matrix, colours: Colouring) -> Iterator[tuple[int, ...]]:
-    cells: dict[int, list[int]] = {}
-    for vertex, colour in enumerate(colours):
-        cells.setdefault(colour, []).append(vertex)
-    open_cells = [colour for colour, cell in sorted(cells.items()) if len(cell) > 1]
-    if not open_cells:
+    cell = _first_open_cell(colours)
+    if cell is None:
         yield tuple(sorted(range(len(colours)), key=colours.__getitem__))
         return
-    for vertex in _without_twins(matrix, cells[open_cells[0]]):
-        # Doubling leaves a free colour just before the singled-out vertex's old one.
-        split = tuple(2 * colour - (other == vertex) for other, colour in enumerate(colours))
-        yield from _discrete_orders(matrix, _refined(matrix, split))
+    for vertex in _without_twins(matrix, cell):
+        yield from _discrete_orders(matrix, _refined(matrix, _singled_out(colours, vertex)))
 
 
 def _without_twins(matrix: Matrix, cell: list[int]) -> list[int]:

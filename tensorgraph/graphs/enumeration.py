@@ -26,12 +26,18 @@ def degree_sequences(support: tuple[int, ...], order: int) -> Iterator[tuple[int
 
 
 @cache
-def graphs_of_degree_sequence(ranks: tuple[int, ...]) -> tuple[Multigraph, ...]:
-    """Canonical forms, ascending, of all connected closed multigraphs whose vertices have these ranks."""
+def multigraphs_of_degree_sequence(ranks: tuple[int, ...]) -> tuple[Multigraph, ...]:
+    """Canonical forms, ascending, of all closed multigraphs whose vertices have these ranks, connected or not."""
     partial = {canonical(Multigraph(ranks))}
     while any(not graph.is_closed for graph in partial):
         partial = {canonical(new) for graph in partial for new in _joined(graph)}
-    return tuple(sorted(graph for graph in partial if graph.is_connected))
+    return tuple(sorted(partial))
+
+
+@cache
+def graphs_of_degree_sequence(ranks: tuple[int, ...]) -> tuple[Multigraph, ...]:
+    """The connected ones among them."""
+    return tuple(graph for graph in multigraphs_of_degree_sequence(ranks) if graph.is_connected)
 
 
 def connected_graphs(support: tuple[int, ...], order: int) -> tuple[Multigraph, ...]:
@@ -50,8 +56,7 @@ def _joined(graph: Multigraph) -> Iterator[Multigraph]:
     first = next(vertex for vertex, legs in enumerate(graph.legs) if legs)
     others = [vertex for vertex in range(first + 1, graph.order) if graph.legs[vertex]]
     for shares in _distributions(graph.legs[first], [graph.legs[vertex] for vertex in others]):
-        # The first open vertex and the others share no edge yet that could be doubled: all were open since the start
-        # or joined when an earlier vertex was closed, and two open vertices are never joined to each other.
+        # No edge is given twice: joining closes one of its ends, so two open vertices share no edge.
         new = [(first, other, share) for other, share in zip(others, shares, strict=True) if share]
         yield Multigraph(graph.ranks, sort_edges([*graph.edges, *new]))
 

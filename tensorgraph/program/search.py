@@ -43,19 +43,28 @@ def contraction_program(graphs: Sequence[Multigraph], max_rank: int) -> Contract
 
 @cache
 def cuts(graph: Multigraph) -> tuple[Cut, ...]:
-    """Ways to cut a connected canonical graph in two connected parts: for each pair of classes the cheapest."""
+    """Ways to cut a canonical graph in two: for each pair of classes the cheapest.
+
+    A connected graph is cut into two connected parts, a product into one of its pieces and the rest.
+    """
     vertices = range(graph.order)
     best: dict[tuple[Multigraph, ...], tuple[int, Cut]] = {}
-    for size in range(1, graph.order // 2 + 1):
+    for size in range(1, graph.order if not graph.is_connected else graph.order // 2 + 1):
         for left in combinations(vertices, size):
             right = tuple(vertex for vertex in vertices if vertex not in left)
             parts = graph.induced(left), graph.induced(right)
-            if all(part.is_connected for part in parts):
+            if _is_cut(graph, *parts):
                 cut = Cut(left, right, canonical(parts[0]), canonical(parts[1]))
                 classes, cost = tuple(sorted((cut.left_class, cut.right_class))), cut_cost(graph, cut)
                 if classes not in best or cost < best[classes][0]:
                     best[classes] = cost, cut
     return tuple(sorted((cut for _, cut in best.values()), key=lambda cut: (cut.left, cut.right)))
+
+
+def _is_cut(graph: Multigraph, left: Multigraph, right: Multigraph) -> bool:
+    if graph.is_connected:
+        return left.is_connected and right.is_connected
+    return left.is_connected and left.is_closed
 
 
 def cut_cost(graph: Multigraph, cut: Cut) -> int:

@@ -12,14 +12,14 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from torch import Tensor
 
 from tensorgraph.errors import StructureError
-from tensorgraph.runtime.neighbours import neighbour_pairs
+from tensorgraph.runtime.neighbours import neighbour_pairs, species_name
 
 
 @dataclass(frozen=True)
 class Batch:
     """Structures side by side. `numbers` [n_atoms], `pairs` [2, n_pairs] (central atom i, neighbour j), `displacements`
     [n_pairs, 3] r_j − r_i in Å, `structure` [n_atoms] the index of each atom's structure; where targets were asked for,
-    `energy` [n_structures] in eV and `forces` [n_atoms, 3] in eV/Å."""
+    `energy` [n_structures] in eV, always float64 (total energies are large), and `forces` [n_atoms, 3] in eV/Å."""
 
     numbers: Tensor
     pairs: Tensor
@@ -35,7 +35,10 @@ class Batch:
         return self.numbers, self.pairs, self.displacements, self.structure, self.n_structures
 
     def take(self, chosen: Tensor) -> Batch:
-        """The batch of some of its structures, by their indices `chosen` [n] (int64), in that order."""
+        """The batch of some of its structures, by their indices `chosen` [n] (int64), in that order.
+
+        Atoms and pairs must be sorted by structure, as `batch_structures` makes them.
+        """
         atom_counts = torch.bincount(self.structure, minlength=self.n_structures)
         pair_counts = torch.bincount(self.structure[self.pairs[0]], minlength=self.n_structures)
         atoms, pairs = _rows(atom_counts, chosen), _rows(pair_counts, chosen)
@@ -62,8 +65,10 @@ def batch_structures(
     """The structures with all pairs within `cutoff` (Å), and with `targets` the energies and forces they carry.
 
     Raises StructureError naming the structure and the atom: see `neighbour_pairs`; for an atomic number that is not in
-    `species`, where those are given; and for a structure without energy or forces where `targets` asks for them.
+    `species`, where those are given; and for a structure whose energy or forces are missing, or not finite, where
+    `targets` asks for them.
     """
+    species = None if species is None else tuple(species)  # read once per structure
     parts = [_part(index, atoms, cutoff, species, len(structures)) for index, atoms in enumerate(structures)]
     sizes = np.array([len(atoms) for atoms in structures], dtype=np.int64)
     offsets = np.cumsum(sizes) - sizes
@@ -76,7 +81,7 @@ def batch_structures(
         displacements=torch.as_tensor(displacements, dtype=dtype, device=device),
         structure=torch.as_tensor(np.repeat(np.arange(len(sizes)), sizes), device=device),
         n_structures=len(sizes),
-        energy=None if energy is None else torch.as_tensor(energy, dtype=dtype, device=device),
+        energy=None if energy is None else torch.as_tensor(energy, dtype=torch.float64, device=device),
         forces=None if forces is None else torch.as_tensor(forces, dtype=dtype, device=device),
     )
 
@@ -87,8 +92,8 @@ def check_species(atoms: Atoms, species: Iterable[int]) -> None:
     unknown = np.flatnonzero(~np.isin(atoms.numbers, known))
     if unknown.size:
         index = int(unknown[0])
-        symbols = " ".join(Atoms(numbers=known).get_chemical_symbols())
-        raise StructureError(f"atom {index} has the unknown species {atoms.symbols[index]}; the model knows {symbols}")
+        symbols, unknown_name = " ".join(map(species_name, known)), species_name(int(atoms.numbers[index]))
+        raise StructureError(f"atom {index} has the unknown species {unknown_name}; the model knows {symbols}")
 
 
 def _starts(counts: Tensor) -> Tensor:
@@ -127,4 +132,6 @@ def _targets(structures: Sequence[Atoms]) -> tuple[np.ndarray, np.ndarray]:
             forces.append(atoms.get_forces(apply_constraint=False))
         except (RuntimeError, PropertyNotImplementedError) as error:
             raise StructureError(f"structure {index} carries no energy and forces: {error}") from None
-    return np.array(energies), np.concatenate(forces)
+        if not (np.isfinite(energies[-1]) and np.isfinite(forces[-1]).all()):
+            raise StructureError(f"structure {index} carries an energy or forces that are not finite")
+    return np.array(energies, dtype=np.float64), np.concatenate(forces)

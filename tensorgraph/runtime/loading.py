@@ -6,20 +6,25 @@ import hashlib
 import importlib.util
 import json
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from tensorgraph.errors import PackageError
 
 _PREFIX = "_tensorgraph_package_"
+_IMPORTING = threading.RLock()
 
 
 def load_package(path: str | Path) -> ModuleType:
     """Import the generated package in the directory `path` under a private name; `sys.path` is not touched.
 
-    The same directory with the same manifest gives the same module again; a rebuilt one is imported anew.
+    The same directory with the same files gives the same module again; a rebuilt or an edited one is imported anew.
+    Several threads may call it at once.
 
     Raises PackageError if the directory does not hold a generated package, or if its code cannot be imported.
     """
@@ -28,9 +33,10 @@ def load_package(path: str | Path) -> ModuleType:
     if not (directory / "__init__.py").is_file():
         raise PackageError(f"{path} is not a generated package: it has no __init__.py")
     name = _module_name(directory, manifest)
-    if name not in sys.modules:
-        _import(name, directory)
-    return sys.modules[name]
+    with _IMPORTING:  # another thread must not be given a module that is still being executed
+        if name not in sys.modules:
+            _import(name, directory)
+        return sys.modules[name]
 
 
 def read_manifest(directory: str | Path) -> dict[str, Any]:
@@ -55,21 +61,54 @@ def package_directory(package: ModuleType) -> Path:
 
 
 def _module_name(directory: Path, manifest: Mapping[str, Any]) -> str:
-    """A name that no one else uses, different for another directory or another build."""
-    identity = json.dumps([str(directory), manifest], sort_keys=True)
+    """A name that no one else uses, different for another directory, another build and edited code."""
+    try:
+        code = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in directory.glob("*.py")}
+    except OSError as error:
+        raise PackageError(f"the package in {directory} cannot be read: {error}") from error
+    identity = json.dumps([str(directory), manifest, code], sort_keys=True)
     return _PREFIX + hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
+class _SourceLoader(SourceFileLoader):
+    """Compiles what stands in the file: cached bytecode would do for every text of equal length of the same second."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        code: CodeType = self.source_to_code(self.get_data(path), path)
+        return code
+
+
+class _Finder(MetaPathFinder):
+    """Finds the modules inside generated packages, also those that a package imports only when it needs them."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if not (fullname.startswith(_PREFIX) and path):
+            return None
+        source = Path(path[0]) / f"{fullname.rpartition('.')[2]}.py"
+        return _spec(fullname, source) if source.is_file() else None
+
+
+def _spec(name: str, source: Path, **options: Any) -> ModuleSpec | None:
+    return importlib.util.spec_from_file_location(name, source, loader=_SourceLoader(name, str(source)), **options)
+
+
 def _import(name: str, directory: Path) -> None:
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
     source = directory / "__init__.py"
-    spec = importlib.util.spec_from_file_location(name, source, submodule_search_locations=[str(directory)])
+    spec = _spec(name, source, submodule_search_locations=[str(directory)])
     if spec is None or spec.loader is None:
         raise PackageError(f"{source} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException as error:  # an interrupt too must not leave half a module behind
         for imported in [key for key in sys.modules if key == name or key.startswith(name + ".")]:
             del sys.modules[imported]
-        raise PackageError(f"the package in {directory} cannot be imported: {error}") from error
+        if isinstance(error, Exception):
+            raise PackageError(f"the package in {directory} cannot be imported: {error}") from error
+        raise

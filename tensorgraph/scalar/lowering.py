@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import combinations_with_replacement, islice, product
+from math import factorial, prod
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tensorgraph.algebra import components, embedding, projection
+from tensorgraph.graphs import Multigraph
 from tensorgraph.program import ContractionProgram, Step
+from tensorgraph.program.types import leg_owners
 from tensorgraph.scalar.adjoint import vector_jacobian_product
 from tensorgraph.scalar.ir import ArrayRef, Builder, Linear, ScalarProgram
 
@@ -90,8 +93,10 @@ def _contracted(builder: Builder, program: ContractionProgram, features: Sequenc
     values: list[NDArray[np.object_]] = []
     for rank in range(program.max_rank + 1):
         values.append(_full_tensor(builder, features[rank**2 : (rank + 1) ** 2], rank))
+    graphs = [Multigraph((rank,)) for rank in range(program.max_rank + 1)]
     for step in program.steps:
-        values.append(_contraction(builder, step, values))
+        values.append(_contraction(builder, step, graphs, values))
+        graphs.append(step.graph)
     return [values[value].item() for value in program.outputs]
 
 
@@ -104,19 +109,55 @@ def _full_tensor(builder: Builder, independent: Sequence[Linear], rank: int) -> 
     return result
 
 
-def _contraction(builder: Builder, step: Step, values: Sequence[NDArray[np.object_]]) -> NDArray[np.object_]:
-    """One contraction, element by element; equal products merge in the sum, which uses the tensors' symmetry."""
-    summed = [letter for letter in step.left.indices if letter in step.right.indices]
+def _contraction(
+    builder: Builder, step: Step, graphs: Sequence[Multigraph], values: Sequence[NDArray[np.object_]]
+) -> NDArray[np.object_]:
+    """One contraction, element by element.
+
+    The legs of one vertex are interchangeable: elements that differ by their order are computed once, and parallel
+    edges are summed over index multisets, each with the number of its arrangements.
+    """
+    left, right = values[step.left.value], values[step.right.value]
+    bundles = _parallel_edges(step, graphs)
+    summed = "".join(bundles)
+    bundle_sums = list(product(*(_multisets(len(bundle)) for bundle in bundles)))
     result = np.empty((3,) * len(step.result), dtype=object)
     for index in np.ndindex(result.shape):
-        extent = dict(zip(step.result, index, strict=True))
+        representative = _sorted_within(index, step.graph.legs)
+        if index != representative:  # met before: representatives come first in the order of indices
+            result[index] = result[representative]
+            continue
+        at = dict(zip(step.result, index, strict=True))
         terms = []
-        for inner in product(range(3), repeat=len(summed)):
-            at = {**extent, **dict(zip(summed, inner, strict=True))}
-            left, right = (
-                values[operand.value][tuple(at[letter] for letter in operand.indices)]
-                for operand in (step.left, step.right)
-            )
-            terms.append(builder.product(left, right))
+        for chosen in bundle_sums:
+            at.update(zip(summed, (axis for multiset, _ in chosen for axis in multiset), strict=True))
+            factor = prod(arrangements for _, arrangements in chosen)
+            operands = (tuple(at[letter] for letter in operand.indices) for operand in (step.left, step.right))
+            terms.append(builder.product(left[next(operands)], right[next(operands)]).scaled(factor))
         result[index] = builder.sum(terms)
     return result
+
+
+def _parallel_edges(step: Step, graphs: Sequence[Multigraph]) -> list[str]:
+    """The summed indices, those between the same two vertices together."""
+    owners = [dict(zip(o.indices, leg_owners(graphs[o.value]), strict=True)) for o in (step.left, step.right)]
+    bundles: dict[tuple[int, int], str] = {}
+    for letter in step.left.indices:
+        if letter in owners[1]:
+            ends = owners[0][letter], owners[1][letter]
+            bundles[ends] = bundles.get(ends, "") + letter
+    return list(bundles.values())
+
+
+def _multisets(size: int) -> list[tuple[tuple[int, ...], int]]:
+    """Index multisets of a size, ascending, with the number of their distinct orders."""
+    return [
+        (axes, factorial(size) // prod(factorial(axes.count(axis)) for axis in range(3)))
+        for axes in combinations_with_replacement(range(3), size)
+    ]
+
+
+def _sorted_within(index: tuple[int, ...], legs: Sequence[int]) -> tuple[int, ...]:
+    """The index with the legs of each vertex in ascending order."""
+    remaining = iter(index)
+    return tuple(axis for count in legs for axis in sorted(islice(remaining, count)))

@@ -11,7 +11,16 @@ import sys
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from tensorgraph.spec.elements import ATOMIC_NUMBERS, SYMBOLS
@@ -51,13 +60,19 @@ def _check_symbol(symbol: str) -> str:
     return symbol
 
 
+def _check_body_order(value: object) -> object:
+    if value == "complete" or (type(value) is int and 2 <= value <= 7):
+        return value
+    raise PydanticCustomError("body_order", "is neither")  # the loader shows the value and what is allowed
+
+
 Name = Annotated[
     str,
     Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64),
     AfterValidator(_check_name),
 ]
 Symbol = Annotated[str, AfterValidator(_check_symbol), Field(json_schema_extra={"enum": list(SYMBOLS)})]
-Family = Literal["hiphop", "flexible", "independent", "connected"]
+Family = Literal["hiphop", "flexible", "independent", "connected", "linear"]
 
 
 class BasisSpec(SpecModel):
@@ -65,24 +80,24 @@ class BasisSpec(SpecModel):
 
     family: Annotated[
         Family,
-        Allowed("one of hiphop, flexible, independent, connected"),
+        Allowed("one of hiphop, flexible, independent, connected, linear"),
         Field(title="Family", description="The rule that picks the invariants from all contraction graphs."),
     ]
     body_order: Annotated[
-        int,
-        Allowed("an integer from 2 to 7"),
-        Field(ge=2, le=7, title="Body order", description="The central atom and its neighbours: vertices plus one."),
+        int | Literal["complete"],
+        Allowed("an integer from 2 to 7, or complete"),
+        PlainValidator(_check_body_order),
+        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 2, "maximum": 7}, {"const": "complete"}]}),
+        Field(
+            title="Body order",
+            description="The central atom and its neighbours. `complete`: as many as full rank on all strata needs.",
+        ),
     ]
     max_rank: Annotated[
         int,
-        Allowed("an integer from 0 to 6"),
-        Field(ge=0, le=6, title="Maximal rank", description="The largest rank of the tensors that are contracted."),
+        Allowed("an integer from 0 to 8"),
+        Field(ge=0, le=8, title="Maximal rank", description="The largest rank of the tensors that are contracted."),
     ]
-
-    @property
-    def vertices(self) -> int:
-        """The most vertices that a contraction graph may have."""
-        return self.body_order - 1
 
 
 class SensitivitySpec(SpecModel):
@@ -149,7 +164,7 @@ class NetworkSpec(SpecModel):
     ] = SensitivitySpec()
     group_norm: Annotated[
         bool,
-        Allowed("true or false"),
+        Allowed("false, or true with at least 2 features"),
         Field(title="Group norm", description="Whether each invariant is normalised over the channels of an atom."),
     ] = True
     residual: Annotated[
@@ -165,6 +180,14 @@ class NetworkSpec(SpecModel):
             if symbol in species[:index]:
                 raise PydanticCustomError("spec_value", f"holds {symbol} twice", {"element": index})
         return species
+
+    @field_validator("group_norm")
+    @classmethod
+    def _over_several_channels(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("features") == 1:
+            message = "is true, which makes a single channel constant"
+            raise PydanticCustomError("spec_value", message, {"sibling": "features"})
+        return value
 
 
 class Spec(SpecModel):

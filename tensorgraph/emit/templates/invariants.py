@@ -6,7 +6,9 @@ are taken by PyTorch through the plain functions.
 """
 
 import functools
+import hashlib
 import warnings
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -14,8 +16,15 @@ from torch import Tensor
 
 from . import architecture, program_torch
 
-# The digest keeps the operators of different programs apart.
-NAMESPACE = f"tensorgraph_{architecture.NAME}_{architecture.PROGRAM_DIGEST[:16]}"
+
+def _code_digest() -> str:
+    """A digest of the code that the operators run, as it stands: equal operators share a name, others do not."""
+    texts = (Path(__file__).with_name(f"{name}.py").read_bytes() for name in (*PROGRAMS, "invariants"))
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
+
+
+PROGRAMS = ("program_torch", "program_triton")
+NAMESPACE = f"tensorgraph_{architecture.NAME}_{_code_digest()}"
 
 # Rows (atoms times channels) that the CPU takes at a time: temporaries stay in its cache, and all its cores have work.
 CPU_BLOCK_ROWS = 65_536

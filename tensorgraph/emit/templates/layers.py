@@ -38,6 +38,8 @@ class Geometry:
     def of(cls, pairs: Tensor, displacements: Tensor, n_atoms: int) -> Geometry:
         """From pairs [2, n_pairs] and displacements [n_pairs, 3] in Å."""
         groups = PairGroups.of(pairs, n_atoms)
+        # Keeps what is beyond the cutoff beyond it, and everything within as it is, but no square overflows.
+        displacements = displacements.clamp(-2 * architecture.CUTOFF, 2 * architecture.CUTOFF)
         distance = torch.linalg.vector_norm(displacements, dim=1, keepdim=True)
         radial = torch.cat([1 / distance, cutoff_function(distance)], dim=1)
         directions = groups.by_target(tensor_components(displacements / distance)).transpose(1, 2)

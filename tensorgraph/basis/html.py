@@ -1,0 +1,42 @@
+"""The basis as HTML: what a notebook shows, and the pieces that the atlas shares."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from tensorgraph.graphs import Multigraph, diagram
+from tensorgraph.graphs.multigraph import rank_letter
+
+if TYPE_CHECKING:
+    from tensorgraph.basis.types import Basis
+
+_HEADINGS = ("diagram", "name", "contraction", "einsum", "order")
+_LEFT = ' style="text-align:left"'
+
+
+def basis_html(basis: Basis) -> str:
+    """One table, a row per invariant, without style sheets or scripts: a fragment to stand in any page."""
+    head = "".join(f'<th scope="col"{_LEFT}>{heading}</th>' for heading in _HEADINGS)
+    rows = []
+    for invariant in basis.invariants:
+        graph = invariant.graph
+        cells = (
+            diagram(graph, 88),
+            f"<code>{escape(invariant.name)}</code>",
+            formula_html(graph),
+            f"<code>{escape(graph.einsum)}</code>",
+            str(graph.order),
+        )
+        rows.append("<tr>" + "".join(f"<td{_LEFT}>{cell}</td>" for cell in cells) + "</tr>")
+    caption = f"<caption{_LEFT}>{escape(basis.title)}</caption>"
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>\n" + "\n".join(rows) + "\n</tbody></table>"
+
+
+def formula_html(graph: Multigraph) -> str:
+    """The contraction in index notation, indices as subscripts: ``<i>q</i><sub>ab</sub> <i>q</i><sub>ab</sub>``."""
+    at_vertex, _ = graph.index_letters()
+    return " ".join(
+        f"<i>{escape(rank_letter(rank))}</i>" + (f"<sub>{escape(letters)}</sub>" if letters else "")
+        for rank, letters in zip(graph.ranks, at_vertex, strict=True)
+    )

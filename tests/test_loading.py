@@ -1,0 +1,67 @@
+"""Import of generated packages: once for the same files, anew for others, whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from helpers import GENERATED, build
+
+from tensorgraph.errors import PackageError
+from tensorgraph.runtime.loading import load_package
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A copy of hipnn that may be edited."""
+    return Path(shutil.copytree(GENERATED / "hipnn", tmp_path / "hipnn", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+def test_the_same_files_give_the_same_module(copied: Path) -> None:
+    first = load_package(copied)
+    assert load_package(str(copied)) is first
+    assert load_package(copied / ".." / "hipnn") is first
+    assert load_package(GENERATED / "hipnn") is not first
+
+
+def test_an_edited_package_is_imported_anew(copied: Path) -> None:
+    first, source = load_package(copied), copied / "network.py"
+    source.write_text(source.read_text() + "\nEDITED = 1\n")
+    second = load_package(copied)
+    assert second is not first
+    assert second.network.EDITED == 1
+    assert not hasattr(first.network, "EDITED")
+    source.write_text(source.read_text().replace("EDITED = 1", "EDITED = 2"))  # of the same length, in the same second
+    assert load_package(copied).network.EDITED == 2
+
+
+def test_a_rebuilt_package_is_imported_anew(tmp_path: Path) -> None:
+    loaded = [load_package(build(tmp_path, cutoff=cutoff)) for cutoff in (6.5, 5.6)]
+    assert loaded[0] is not loaded[1]
+    assert [module.architecture.CUTOFF for module in loaded] == [6.5, 5.6]
+
+
+@pytest.mark.parametrize(("fault", "raised"), [("KeyboardInterrupt", KeyboardInterrupt), ("OSError", PackageError)])
+def test_no_half_module_stays_behind(copied: Path, fault: str, raised: type[BaseException]) -> None:
+    flag, source = copied / "flag", copied / "network.py"
+    head = f"import pathlib\nif pathlib.Path({str(flag)!r}).exists():\n    raise {fault}\n"
+    source.write_text(head + source.read_text().replace("from __future__ import annotations", ""))
+    before = set(sys.modules)
+    flag.touch()
+    with pytest.raises(raised):
+        load_package(copied)
+    assert not [name for name in set(sys.modules) - before if name.startswith("_tensorgraph_package_")]
+    flag.unlink()
+    assert load_package(copied).Model(seed=0).NAME == "hipnn"
+
+
+def test_threads_are_given_one_whole_module(copied: Path) -> None:
+    source = copied / "inputs.py"
+    source.write_text(source.read_text() + "\nimport time\ntime.sleep(0.2)\n")
+    with ThreadPoolExecutor(8) as pool:
+        modules = list(pool.map(load_package, [copied] * 8))
+    assert len(set(modules)) == 1
+    assert hasattr(modules[0], "Model")
