@@ -7,11 +7,9 @@ import importlib.util
 import json
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from collections.abc import Mapping
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from tensorgraph.errors import PackageError
@@ -70,36 +68,9 @@ def _module_name(directory: Path, manifest: Mapping[str, Any]) -> str:
     return _PREFIX + hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
-class _SourceLoader(SourceFileLoader):
-    """Compiles what stands in the file: cached bytecode would do for every text of equal length of the same second."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        path = self.get_filename(fullname)
-        code: CodeType = self.source_to_code(self.get_data(path), path)
-        return code
-
-
-class _Finder(MetaPathFinder):
-    """Finds the modules inside generated packages, also those that a package imports only when it needs them."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if not (fullname.startswith(_PREFIX) and path):
-            return None
-        source = Path(path[0]) / f"{fullname.rpartition('.')[2]}.py"
-        return _spec(fullname, source) if source.is_file() else None
-
-
-def _spec(name: str, source: Path, **options: Any) -> ModuleSpec | None:
-    return importlib.util.spec_from_file_location(name, source, loader=_SourceLoader(name, str(source)), **options)
-
-
 def _import(name: str, directory: Path) -> None:
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
     source = directory / "__init__.py"
-    spec = _spec(name, source, submodule_search_locations=[str(directory)])
+    spec = importlib.util.spec_from_file_location(name, source, submodule_search_locations=[str(directory)])
     if spec is None or spec.loader is None:
         raise PackageError(f"{source} cannot be imported")
     module = importlib.util.module_from_spec(spec)
