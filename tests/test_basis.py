@@ -112,14 +112,18 @@ def test_every_basis_starts_with_the_scalar_and_has_unique_names(family, max_ran
     assert [graph.order for graph in basis.graphs] == sorted(graph.order for graph in basis.graphs)
 
 
-def test_dropped_graphs_are_dependent_by_an_independent_count():
-    """A graph that was dropped raises no rank when it is put first, ahead of everything that was kept."""
+def test_dropped_graphs_are_dependent_on_exactly_those_named():
+    """A dropped graph raises no rank when it is put first, and would if one of those named were missing."""
     basis = derive("flexible", 6, 3)
+    named_graphs = {invariant.name: invariant.graph for invariant in basis.invariants}
     assert basis.dropped
     for dropped in basis.dropped:
-        stratum = dropped.graph.support
+        stratum, on = dropped.graph.support, [named_graphs[name] for name in dropped.on]
         assert rank_of(basis.graphs[1:], stratum) == rank_of((dropped.graph, *basis.graphs[1:]), stratum)
-        assert dropped.reason == f"dependent on {', '.join(dropped.on)}"
+        assert rank_of(on, stratum) == rank_of((*on, dropped.graph), stratum) == len(on)
+        for left_out in on:
+            fewer = [graph for graph in on if graph != left_out]
+            assert rank_of((*fewer, dropped.graph), stratum) == len(on)
 
 
 def test_a_multiple_of_a_kept_graph_is_called_so():
@@ -127,7 +131,7 @@ def test_a_multiple_of_a_kept_graph_is_called_so():
     points = Points.random((2, 4), PRIMES[:3], 0)
     pairs = {}
     for kept, graph in permutations(graphs_of_degree_sequence((4, 4, 4, 2)), 2):
-        dropped = why_dropped(graph, named([kept]), points)
+        dropped = why_dropped(graph, named([kept]), points, (2, 4))
         if dropped.kind == "multiple":
             pairs[kept, graph] = dropped.factor
     assert len(pairs) == 2

@@ -40,7 +40,7 @@ def derive_linear(body_order: BodyOrder, vertices: int, max_rank: int, primes: S
     invariants = named(graph for kept, _, _ in chosen.values() for graph in kept)
     names = {invariant.graph: invariant.name for invariant in invariants}
     dropped = tuple(
-        Dropped(graph, "dependent", tuple(names[other] for other in kept))
+        Dropped(graph, "dependent", tuple(names[other] for other in kept if _needed(graph, other, kept, points)))
         for kept, left_out, _ in chosen.values()
         for graph in left_out
     )
@@ -87,3 +87,12 @@ def _independent(
     if space.rank < dimension:  # the first fundamental theorem excludes it; an unlucky point does not
         raise RuntimeError(f"graphs of ranks {ranks} span {space.rank} of {dimension} invariants at these points")
     return kept, left_out, space
+
+
+def _needed(graph: Multigraph, other: Multigraph, kept: Sequence[Multigraph], points: Points) -> bool:
+    """Whether a kept graph has a part in the linear combination that a graph is."""
+    space = RowSpace(int(points.primes[0]))
+    for fewer in kept:
+        if fewer != other:
+            space.add(np.asarray(values(fewer, points)))
+    return space.add(np.asarray(values(graph, points)))

@@ -94,7 +94,7 @@ class Search:
     def dropped_by_name(self, invariants: Sequence[Invariant]) -> tuple[Dropped, ...]:
         """What the passes left out, each with the simplest true reason."""
         return tuple(
-            why_dropped(graph, within(invariants, step.stratum), self.points)
+            why_dropped(graph, within(invariants, step.stratum), self.points, step.stratum)
             for step, _, dropped in self.passes
             for graph in dropped
         )
@@ -134,8 +134,11 @@ def within(invariants: Sequence[Invariant], stratum: Stratum) -> list[Invariant]
     return [i for i in invariants if i.graph != SCALAR and set(i.graph.ranks) <= set(stratum)]
 
 
-def why_dropped(graph: Multigraph, kept: Sequence[Invariant], points: Points) -> Dropped:
-    """Zero, a multiple of one of those kept, or dependent on them all; the first two by values at random points."""
+def why_dropped(graph: Multigraph, kept: Sequence[Invariant], points: Points, stratum: Stratum) -> Dropped:
+    """Zero, a multiple of one of those kept, or dependent on some: on those without any of which it would not be.
+
+    Kept graphs are independent on the stratum, so that set, the circuit of the graph in the matroid, is unique.
+    """
     value = values(graph, points)
     if not np.any(value):
         return Dropped(graph, "zero")
@@ -144,7 +147,16 @@ def why_dropped(graph: Multigraph, kept: Sequence[Invariant], points: Points) ->
             factor = common_factor(value, values(other.graph, points), points.primes)
             if factor is not None:
                 return Dropped(graph, "multiple", (other.name,), factor)
-    return Dropped(graph, "dependent", tuple(other.name for other in kept))
+    needed = [other for other in kept if _raises(graph, [i for i in kept if i != other], points, stratum)]
+    return Dropped(graph, "dependent", tuple(other.name for other in needed))
+
+
+def _raises(graph: Multigraph, kept: Sequence[Invariant], points: Points, stratum: Stratum) -> bool:
+    """Whether the graph adds to the rank of those kept."""
+    trials = Trials(points.primes)
+    for invariant in kept:
+        trials.add(gradients(invariant.graph, points, stratum))
+    return trials.add(gradients(graph, points, stratum))
 
 
 def common_factor(a: np.ndarray, b: np.ndarray, primes: np.ndarray) -> Fraction | None:

@@ -1,27 +1,33 @@
 """Checks of a basis from its manifest alone, without trusting the search that chose it.
 
-Minors are recomputed at the recorded points; ranks, completeness and reasons at fresh random points over other primes;
-bounds from degrees of freedom and Molien-Weyl dimensions; and all graphs are enumerated anew.
+Minors are recomputed at the recorded points; ranks, completeness and reasons at other points over other primes, drawn
+from a digest of the manifest so that they cannot be known before it is written; bounds from degrees of freedom and
+Molien-Weyl dimensions; and all graphs are enumerated anew. The list of dropped graphs is a record: each reason is
+checked, not that every graph that was ever tried is listed.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations_with_replacement
+from math import gcd
 from typing import Any
 
 import numpy as np
 
-from tensorgraph.algebra import PRIMES, Points, Trials, determinant, gradients, invariant_dimension, values
+from tensorgraph.algebra import PRIMES, Points, RowSpace, Trials, determinant, gradients, invariant_dimension, values
+from tensorgraph.basis.claims import Claims, DroppedClaim, RankClaim
 from tensorgraph.basis.families import FAMILIES, complete_vertices
-from tensorgraph.basis.search import degrees_of_freedom, strata
-from tensorgraph.basis.types import Basis
-from tensorgraph.errors import PackageError
+from tensorgraph.basis.search import Pass, degrees_of_freedom, failure_probability, strata
+from tensorgraph.basis.types import Basis, named
 from tensorgraph.graphs import SCALAR, Multigraph, canonical, connected_graphs
 
-FRESH_PRIMES, FRESH_SEED = PRIMES[3:], 271828
+FRESH_PRIMES = PRIMES[3:]
 
 
 @dataclass(frozen=True)
@@ -37,144 +43,126 @@ class Check:
         return not self.problems
 
 
-@dataclass(frozen=True)
-class Claims:
-    """A manifest's ``basis`` object, read into graphs and numbers."""
-
-    family: str
-    body_order: int | str
-    vertices: int
-    max_rank: int
-    kept: Mapping[str, Multigraph]
-    strata: tuple[Mapping[str, Any], ...]
-    dropped: tuple[tuple[Multigraph, Mapping[str, Any]], ...]
-    points: Points
-
-    @classmethod
-    def of(cls, basis: Mapping[str, Any]) -> Claims:
-        """Raises PackageError for an object that is no basis."""
-        try:
-            names = [entry["name"] for entry in basis["invariants"]]
-            if len(set(names)) != len(names):
-                raise ValueError("two invariants have one name")
-            certificate = basis["certificate"]
-            points = {int(rank): trials for rank, trials in certificate["points"].items()}
-            return cls(
-                basis["family"],
-                basis["body_order"],
-                basis["vertices"],
-                basis["max_rank"],
-                {entry["name"]: _graph(entry) for entry in basis["invariants"]},
-                tuple(certificate["strata"]),
-                tuple((_graph(entry), entry) for entry in basis["dropped"]),
-                Points.of(certificate["primes"], points),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise PackageError(f"the manifest holds no basis that can be read: {error!r}") from None
-
-    def within(self, stratum: Sequence[int]) -> list[Multigraph]:
-        """Kept graphs that do not vanish on a stratum."""
-        return [g for g in self.kept.values() if g != SCALAR and set(g.ranks) <= set(stratum)]
-
-
 def verify_basis(basis: Mapping[str, Any]) -> tuple[Check, ...]:
-    """All checks of a manifest's ``basis`` object, in the order of what they build on.
+    """All checks of a manifest's ``basis`` object; those that build on well-formed graphs are left out without them.
 
     Raises:
         PackageError: the object is no basis.
     """
     claims = Claims.of(basis)
-    checks: dict[str, Callable[[Claims], Iterator[str]]] = {
-        "graphs are what they should be": _graphs,
-        "minors are non-zero": _linear_minors if claims.family == "linear" else _minors,
-        "the family's strata have the ranks claimed": _linear_ranks if claims.family == "linear" else _ranks,
-        "no graph is missing": _linear_counts if claims.family == "linear" else _completeness,
-        "no invariant is too many": _minimality,
-        "every dropped graph has its reason": _reasons,
-    }
-    return tuple(Check(name, tuple(check(claims))) for name, check in checks.items())
+    seed = int.from_bytes(hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).digest()[:8], "big")
+    fresh = Points.random(range(1, claims.max_rank + 1), FRESH_PRIMES, seed)
+    first = Check("graphs are what they should be", tuple(_graphs(claims)))
+    if not first.passed:
+        return (first,)
+    checks: dict[str, Callable[[Claims, Points], Iterator[str]]] = (
+        {
+            "minors are non-zero": _linear_minors,
+            "ranks are the Molien-Weyl dimensions": _linear_ranks,
+            "every dropped graph has its reason": _linear_reasons,
+        }
+        if claims.family == "linear"
+        else {
+            "minors are non-zero": _minors,
+            "ranks are as claimed, and known as claimed": _ranks,
+            "no graph is missing": _completeness,
+            "no invariant is too many": _minimality,
+            "every dropped graph has its reason": _reasons,
+        }
+    )
+    return (first, *(Check(name, tuple(check(claims, fresh))) for name, check in checks.items()))
 
 
-def _graph(entry: Mapping[str, Any]) -> Multigraph:
-    return Multigraph(tuple(entry["ranks"]), tuple((u, v, multiplicity) for u, v, multiplicity in entry["edges"]))
-
-
-def _fresh(claims: Claims) -> Points:
-    return Points.random(range(1, claims.max_rank + 1), FRESH_PRIMES, FRESH_SEED)
+def rank_on(stratum: Sequence[int], basis: Basis) -> int:
+    """The rank of a basis on a stratum, at random points."""
+    return _rank([graph for graph in basis.graphs if graph != SCALAR], stratum, Points.random(stratum, FRESH_PRIMES, 0))
 
 
 def _graphs(claims: Claims) -> Iterator[str]:
     complete = claims.body_order == "complete"
     if claims.vertices + 1 != (complete_vertices(claims.max_rank) + 1 if complete else claims.body_order):
         yield f"{claims.vertices} vertices do not fit body order {claims.body_order}"
-    if claims.family not in {*FAMILIES, "linear"}:
-        yield f"no family is called {claims.family!r}"
-    if next(iter(claims.kept.values()), None) != SCALAR:
-        yield "the first invariant is not the scalar"
-    for name, graph in claims.kept.items():
-        if not name.startswith(graph.composition):
-            yield f"{name} is not made of {graph.composition}"
+    graphs = list(claims.kept.values())
+    if [(i.name, i.graph) for i in named(graphs)] != list(claims.kept.items()):
+        yield "the invariants do not have their names or are not in order"
+    if SCALAR not in graphs or len(set(graphs)) != len(graphs):
+        yield "the scalar is missing, or an invariant is there twice"
+    dropped = [graph for graph, _ in claims.dropped]
+    if len(set(dropped)) != len(dropped) or set(dropped) & set(graphs):
+        yield "a graph is dropped twice, or dropped and kept"
+    for graph in (*graphs, *dropped):
         if canonical(graph) != graph or not graph.is_closed:
-            yield f"{name} is not a canonical closed graph"
+            yield f"{graph} is not a canonical closed graph"
         if claims.family != "linear" and not graph.is_connected:
-            yield f"{name} is a product"
+            yield f"{graph} is a product"
         if graph.order > claims.vertices or max(graph.ranks) > claims.max_rank:
-            yield f"{name} is larger than allowed"
-    if len(set(claims.kept.values())) != len(claims.kept):
-        yield "an invariant is there twice"
+            yield f"{graph} is larger than allowed"
+    if claims.family != "linear" and [row.stratum for row in claims.ranks] != list(_passes(claims)):
+        yield "the strata are not those of the family"
+    unknown = {name for _, entry in claims.dropped for name in entry.on} - set(claims.kept)
+    unknown |= {name for row in claims.ranks for name in row.minor.rows} - set(claims.kept)
+    if unknown:
+        yield f"{sorted(unknown)} are no invariants"
 
 
-def _minors(claims: Claims) -> Iterator[str]:
-    for row in claims.strata:
-        yield from _check_minor(claims, row, partial(gradients, points=claims.points, stratum=row["stratum"]))
+def _passes(claims: Claims) -> dict[tuple[int, ...], Pass]:
+    return {step.stratum: step for step in FAMILIES[claims.family](claims.max_rank)}
 
 
-def _linear_minors(claims: Claims) -> Iterator[str]:
-    """The matrix of values has one row an invariant and one column a point."""
-    for row in claims.strata:
-        yield from _check_minor(claims, row, lambda graph: values(graph, claims.points)[None, :])
+def _minors(claims: Claims, _fresh: Points) -> Iterator[str]:
+    for row in claims.ranks:
+        graphs = [claims.kept[name] for name in row.minor.rows]
+        yield from _check_minor(claims, row, [gradients(graph, claims.points, row.stratum) for graph in graphs])
 
 
-def _check_minor(claims: Claims, row: Mapping[str, Any], rows_of: Callable[[Multigraph], np.ndarray]) -> Iterator[str]:
-    minor, stratum = row["minor"], row["stratum"]
-    missing = [name for name in minor["rows"] if name not in claims.kept]
-    if missing:
-        yield f"{stratum}: the minor's rows {missing} are no invariants"
+def _linear_minors(claims: Claims, _fresh: Points) -> Iterator[str]:
+    """The matrix of values has one row an invariant and one column a point; the rows are those of the multidegree."""
+    for row in claims.ranks:
+        graphs = [claims.kept[name] for name in row.minor.rows]
+        if any(tuple(sorted(graph.ranks)) != row.stratum for graph in graphs):
+            yield f"{row.stratum}: the minor has a row of another multidegree"
+        else:
+            yield from _check_minor(claims, row, [values(graph, claims.points)[None, :] for graph in graphs])
+
+
+def _check_minor(claims: Claims, row: RankClaim, matrices: Sequence[np.ndarray]) -> Iterator[str]:
+    minor = row.minor
+    if not row.rank == len(minor.rows) == len(minor.columns):
+        yield f"{row.stratum}: a minor of {len(minor.rows)} rows does not prove rank {row.rank}"
         return
-    if not row["rank"] == len(minor["rows"]) == len(minor["columns"]):
-        yield f"{stratum}: a minor of {len(minor['rows'])} rows does not prove rank {row['rank']}"
+    if row.rank == 0:
         return
-    matrices = np.array([rows_of(claims.kept[name]) for name in minor["rows"]])
-    trial, columns = minor["trial"], minor["columns"]
-    if not 0 <= trial < matrices.shape[1] or not all(0 <= column < matrices.shape[2] for column in columns):
-        yield f"{stratum}: the minor names a trial or a column that does not exist"
+    trials, width = matrices[0].shape
+    if minor.trial >= trials or max(minor.columns) >= width:
+        yield f"{row.stratum}: the minor names a trial or a column that does not exist"
         return
-    prime = int(claims.points.primes[trial])
-    value = determinant(matrices[:, trial, columns], prime)
-    if value == 0 or value != minor["value"]:
-        yield f"{stratum}: the minor is {value} modulo {prime}, not {minor['value']}"
+    prime = int(claims.points.primes[minor.trial])
+    value = determinant(np.array([matrix[minor.trial, list(minor.columns)] for matrix in matrices]), prime)
+    if value == 0 or value != minor.value:
+        yield f"{row.stratum}: the minor is {value} modulo {prime}, not {minor.value}"
 
 
-def _ranks(claims: Claims) -> Iterator[str]:
-    expected = _expected_strata(claims)
-    if [tuple(row["stratum"]) for row in claims.strata] != expected:
-        yield f"the strata are not {expected}"
-    for row in claims.strata:
-        if row["bound"] != degrees_of_freedom(tuple(row["stratum"])):
-            yield f"{row['stratum']}: {row['bound']} is not the number of degrees of freedom"
-        rank = _rank(claims.within(row["stratum"]), row["stratum"], _fresh(claims))
-        if rank != row["rank"]:
-            yield f"{row['stratum']}: the kept invariants have rank {rank}, not {row['rank']}"
+def _ranks(claims: Claims, fresh: Points) -> Iterator[str]:
+    for row in claims.ranks:
+        rank = _rank(claims.within(row.stratum), row.stratum, fresh)
+        if (rank, degrees_of_freedom(row.stratum)) != (row.rank, row.bound):
+            yield f"{row.stratum}: rank {rank} of {degrees_of_freedom(row.stratum)}, not {row.rank} of {row.bound}"
+        known_by, probability = _how_known(claims, row)
+        if (row.known_by, row.failure_probability) != (known_by, probability):
+            yield f"{row.stratum}: known by {known_by} ({probability}), not {row.known_by} ({row.failure_probability})"
 
 
-def _expected_strata(claims: Claims) -> list[tuple[int, ...]]:
-    return [step.stratum for step in FAMILIES[claims.family](claims.max_rank)]
+def _how_known(claims: Claims, row: RankClaim) -> tuple[str, float]:
+    if row.rank == row.bound:
+        return "degrees of freedom", 0.0
+    if len(_own(claims, row.stratum)) == _passes(claims)[row.stratum].limit:
+        return "limit of the family", 0.0
+    trials = Trials(map(int, claims.points.primes))
+    return "every graph tried", failure_probability(row.rank, claims.vertices, trials)
 
 
-def rank_on(stratum: Sequence[int], basis: Basis) -> int:
-    """The rank of a basis on a stratum, at random points."""
-    points = Points.random(stratum, FRESH_PRIMES, FRESH_SEED)
-    return _rank([graph for graph in basis.graphs if graph != SCALAR], stratum, points)
+def _own(claims: Claims, stratum: tuple[int, ...]) -> list[Multigraph]:
+    return [graph for graph in claims.within(stratum) if graph.support == stratum]
 
 
 def _rank(graphs: Sequence[Multigraph], stratum: Sequence[int], points: Points) -> int:
@@ -184,17 +172,13 @@ def _rank(graphs: Sequence[Multigraph], stratum: Sequence[int], points: Points) 
     return trials.rank
 
 
-def _completeness(claims: Claims) -> Iterator[str]:
-    """Every graph up to the number of vertices is tried again, unless the rank is the most there can be."""
-    for row in claims.strata:
-        stratum = tuple(row["stratum"])
-        if row["known_by"] == "limit of the family":
-            if claims.family != "hiphop" or len(stratum) != 2:
-                yield f"{stratum}: the family {claims.family} has no limit there"
-        elif row["rank"] != degrees_of_freedom(stratum):
-            rank = _rank(list(_all_graphs(stratum, claims.vertices)), stratum, _fresh(claims))
-            if rank != row["rank"]:
-                yield f"{stratum}: all graphs together have rank {rank}, not {row['rank']}"
+def _completeness(claims: Claims, fresh: Points) -> Iterator[str]:
+    """Every graph up to the number of vertices is tried again, where the rank could be larger."""
+    for row in claims.ranks:
+        if row.known_by == "every graph tried":
+            rank = _rank(list(_all_graphs(row.stratum, claims.vertices)), row.stratum, fresh)
+            if rank != row.rank:
+                yield f"{row.stratum}: all graphs together have rank {rank}, not {row.rank}"
     if claims.family == "connected":
         everything = set(_all_graphs(tuple(range(1, claims.max_rank + 1)), claims.vertices))
         if everything != set(claims.kept.values()) - {SCALAR}:
@@ -208,81 +192,89 @@ def _all_graphs(stratum: tuple[int, ...], vertices: int) -> Iterator[Multigraph]
             yield from connected_graphs(support, order)
 
 
-def _linear_ranks(claims: Claims) -> Iterator[str]:
-    for row in claims.strata:
-        dimension = invariant_dimension(Counter(rank for rank in row["stratum"] if rank))
-        if not row["bound"] == row["rank"] == dimension:
-            yield f"{row['stratum']}: the Molien-Weyl dimension is {dimension}, not {row['rank']}"
+def _minimality(claims: Claims, fresh: Points) -> Iterator[str]:
+    """As many invariants as the ranks need, within the family's limits; a census is not minimal."""
+    passes = _passes(claims)
+    if claims.family in ("independent", "connected"):
+        if claims.family == "independent" and len(claims.kept) - 1 != sum(row.rank for row in claims.ranks):
+            yield f"{len(claims.kept) - 1} invariants besides the scalar, the rank is less"
+        return
+    for graph in claims.kept.values():
+        if graph != SCALAR and graph.support not in passes:
+            yield f"{graph} belongs to no stratum of the family"
+    for row in claims.ranks:
+        own, limit = _own(claims, row.stratum), passes[row.stratum].limit
+        below = _rank([g for g in claims.within(row.stratum) if g not in own], row.stratum, fresh)
+        if len(own) != row.rank - below or (limit is not None and len(own) > limit):
+            yield f"{row.stratum}: {len(own)} invariants of its own, {row.rank - below} would do"
 
 
-def _linear_counts(claims: Claims) -> Iterator[str]:
-    """Each multidegree with invariants is there, with as many as its dimension."""
-    kept = Counter(tuple(sorted(graph.ranks)) for graph in claims.kept.values())
-    listed = {tuple(row["stratum"]): row["rank"] for row in claims.strata}
-    expected = {}
-    for ranks in _multisets(claims.max_rank, claims.vertices):
-        if dimension := invariant_dimension(Counter(rank for rank in ranks if rank)):
-            expected[ranks] = dimension
-    if listed != expected:
-        yield "the multidegrees listed are not those that have invariants"
-    for ranks, dimension in expected.items():
-        if kept[ranks] < dimension:
-            yield f"{list(ranks)}: {kept[ranks]} of {dimension} invariants"
-
-
-def _multisets(max_rank: int, vertices: int) -> Iterator[tuple[int, ...]]:
-    def grown(start: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-        for rank in range(start[-1] if start else 0, max_rank + 1):
-            yield (*start, rank)
-            if len(start) + 1 < vertices:
-                yield from grown((*start, rank))
-
-    return grown(())
-
-
-def _minimality(claims: Claims) -> Iterator[str]:
-    """As many invariants as the ranks need, and no more; a census is not minimal."""
-    if claims.family == "linear":
-        listed = {tuple(row["stratum"]): row["rank"] for row in claims.strata}
-        for ranks, count in Counter(tuple(sorted(graph.ranks)) for graph in claims.kept.values()).items():
-            if count > listed.get(ranks, 0):
-                yield f"{list(ranks)}: {count} invariants, {listed.get(ranks, 0)} would do"
-    elif claims.family == "independent":
-        rank = claims.strata[0]["rank"] if claims.strata else 0
-        if len(claims.kept) - 1 != rank:
-            yield f"{len(claims.kept) - 1} invariants besides the scalar, {rank} would do"
-    elif claims.family in ("flexible", "hiphop"):
-        for row in claims.strata:
-            stratum = tuple(row["stratum"])
-            own = [graph for graph in claims.within(stratum) if graph.support == stratum]
-            below = _rank([g for g in claims.within(stratum) if g.support != stratum], stratum, _fresh(claims))
-            if len(own) != row["rank"] - below:
-                yield f"{stratum}: {len(own)} invariants of its own, {row['rank'] - below} would do"
-
-
-def _reasons(claims: Claims) -> Iterator[str]:
-    points = _fresh(claims)
+def _reasons(claims: Claims, fresh: Points) -> Iterator[str]:
     for graph, entry in claims.dropped:
-        if graph in claims.kept.values():
-            yield f"{graph} is dropped and kept"
-        missing = [name for name in entry["on"] if name not in claims.kept]
-        if missing:
-            yield f"{graph} is said to depend on {missing}, which are no invariants"
-            continue
-        on = [claims.kept[name] for name in entry["on"]]
-        if not _has_reason(graph, entry, on, points):
-            yield f"{graph} is not {entry['kind']}"
+        on = [claims.kept[name] for name in entry.on]
+        stratum = sorted({rank for g in (graph, *on) for rank in g.ranks})
+        if not _has_reason(graph, entry, on, fresh, partial(_rank, stratum=stratum, points=fresh)):
+            yield f"{graph} is not {entry.kind} as said"
 
 
-def _has_reason(graph: Multigraph, entry: Mapping[str, Any], on: Sequence[Multigraph], points: Points) -> bool:
-    match entry["kind"]:
-        case "zero":
-            return not np.any(values(graph, points))
-        case "multiple":
-            numerator, denominator = entry["factor"]
-            difference = values(graph, points) * denominator - values(on[0], points) * numerator
-            return len(on) == 1 and not np.any(difference % points.primes)
-        case "dependent":
-            stratum = sorted({rank for g in (graph, *on) for rank in g.ranks})
-            return _rank([*on, graph], stratum, points) == _rank(on, stratum, points)
-    return False
+def _has_reason(
+    graph: Multigraph,
+    entry: DroppedClaim,
+    on: Sequence[Multigraph],
+    points: Points,
+    rank: Callable[[Sequence[Multigraph]], int],
+) -> bool:
+    """Dependent means on exactly those named: without any one of them the graph would be independent."""
+    if entry.kind == "zero":
+        return not on and not np.any(values(graph, points))
+    if entry.kind == "multiple":
+        numerator, denominator = entry.factor or (0, 0)
+        if len(on) != 1 or denominator < 1 or numerator == 0 or gcd(numerator, denominator) != 1:
+            return False
+        both = zip(values(on[0], points).tolist(), values(graph, points).tolist(), points.primes.tolist(), strict=True)
+        return all((x * numerator - y * denominator) % prime == 0 for x, y, prime in both)
+    if rank([*on, graph]) != rank(on):
+        return False
+    without = ([g for g in on if g != left_out] for left_out in on)
+    return all(rank([*fewer, graph]) > rank(fewer) for fewer in without)
+
+
+def _linear_ranks(claims: Claims, fresh: Points) -> Iterator[str]:
+    """Each multidegree that has invariants is there, with as many kept graphs as its dimension, independent."""
+    expected = {}
+    for order in range(1, claims.vertices + 1):
+        for ranks in combinations_with_replacement(range(claims.max_rank + 1), order):
+            if dimension := invariant_dimension(Counter(rank for rank in ranks if rank)):
+                expected[ranks] = dimension
+    if {row.stratum: (row.rank, row.bound) for row in claims.ranks} != {k: (d, d) for k, d in expected.items()}:
+        yield "the multidegrees are not those that have invariants, or have other dimensions"
+    if any((row.known_by, row.failure_probability) != ("Molien-Weyl", 0.0) for row in claims.ranks):
+        yield "a dimension is not known by Molien and Weyl"
+    for ranks, dimension in expected.items():
+        kept = [graph for graph in claims.kept.values() if tuple(sorted(graph.ranks)) == ranks]
+        if len(kept) != dimension or _linear_rank(kept, fresh) != dimension:
+            yield f"{ranks}: {len(kept)} invariants are kept, {dimension} independent ones are there"
+    if len(claims.kept) != sum(expected.values()):
+        yield "an invariant belongs to no multidegree"
+
+
+def _linear_rank(graphs: Sequence[Multigraph], fresh: Points) -> int:
+    """The rank of the values at as many points as graphs, over one prime."""
+    if not graphs:
+        return 0
+    prime = int(fresh.primes[0])
+    seed = int(fresh.components[1][0, 0]) if 1 in fresh.components else 0
+    ranks = {rank for graph in graphs for rank in graph.ranks if rank}
+    points = Points.random(ranks, [prime] * len(graphs), seed)
+    space = RowSpace(prime)
+    for graph in graphs:
+        space.add(values(graph, points))
+    return space.rank
+
+
+def _linear_reasons(claims: Claims, fresh: Points) -> Iterator[str]:
+    for graph, entry in claims.dropped:
+        on = [claims.kept[name] for name in entry.on]
+        same = all(sorted(g.ranks) == sorted(graph.ranks) for g in on)
+        if not same or not _has_reason(graph, entry, on, fresh, lambda graphs: _linear_rank(graphs, fresh)):
+            yield f"{graph} is not {entry.kind} as said"
