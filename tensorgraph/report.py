@@ -12,6 +12,7 @@ from tensorgraph.algebra import contraction_cost
 from tensorgraph.basis import Basis, derive
 from tensorgraph.basis.verification import Check, rank_on
 from tensorgraph.compiler import Compilation
+from tensorgraph.errors import BudgetError
 
 
 def show_table(basis: Basis) -> RenderableType:
@@ -36,7 +37,10 @@ def verification_table(checks: Iterable[Check]) -> RenderableType:
 
 def _missing(basis: Basis) -> RenderableType:
     """Which invariants the family `flexible` would add to the published set, and on which strata it matters."""
-    flexible = derive("flexible", basis.body_order, basis.max_rank)
+    try:
+        flexible = derive("flexible", basis.body_order, basis.max_rank)
+    except BudgetError as error:
+        return Text(f"\nNot compared with the family flexible: {error}")
     reached = {row.stratum: row.rank for row in flexible.certificate.strata}
     own = {stratum: rank_on(stratum, basis) for stratum in reached}
     behind = [stratum for stratum, rank in reached.items() if own[stratum] < rank]

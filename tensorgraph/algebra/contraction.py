@@ -68,5 +68,6 @@ def _batched(equation: str) -> str:
     """The equation with an ellipsis on every operand."""
     operands, result = equation.split("->")
     # A sum of at most 3**9 products of residues below 2**24 fits 63 bits, so one reduction a step is enough.
-    assert len(set(operands) - {","} - set(result)) <= 9, f"{equation} would overflow 64-bit integers"
+    if len(set(operands) - {","} - set(result)) > 9:
+        raise OverflowError(f"{equation} would overflow 64-bit integers")
     return ",".join(f"...{operand}" for operand in operands.split(",")) + f"->...{result}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,13 +68,21 @@ def gradients(graph: Multigraph, points: Points, stratum: Sequence[int]) -> Inte
     Returns:
         ``[trials, width]``: the derivatives by the ``2 l + 1`` components of each rank of the stratum, concatenated.
     """
+    blocks = _blocks(graph, points) if set(graph.ranks) <= set(stratum) else {}
+    trials = len(points.primes)
+    parts = [blocks.get(rank, np.zeros((trials, 2 * rank + 1), dtype=np.int64)) for rank in stratum]
+    return np.concatenate(parts, axis=1)
+
+
+@lru_cache(maxsize=16384)
+def _blocks(graph: Multigraph, points: Points) -> Mapping[int, Integers]:
+    """The gradient by rank: the same on every stratum that holds the graph, so the passes need it once."""
     primes = points.primes
-    by_rank = {rank: np.zeros((len(primes), 2 * rank + 1), dtype=np.int64) for rank in stratum}
-    if set(graph.ranks) <= set(stratum):
-        for vertex, rank in enumerate(graph.ranks):
-            pulled = _without(graph, vertex, points).reshape(len(primes), -1)
-            by_rank[rank] += reduced(pulled @ embedding(rank).reshape(-1, 2 * rank + 1), primes)
-    return reduced(np.concatenate([by_rank[rank] for rank in stratum], axis=1), primes)
+    by_rank = {rank: np.zeros((len(primes), 2 * rank + 1), dtype=np.int64) for rank in graph.support}
+    for vertex, rank in enumerate(graph.ranks):
+        pulled = _without(graph, vertex, points).reshape(len(primes), -1)
+        by_rank[rank] += reduced(pulled @ embedding(rank).reshape(-1, 2 * rank + 1), primes)
+    return {rank: reduced(block, primes) for rank, block in by_rank.items()}
 
 
 def _without(graph: Multigraph, vertex: int, points: Points) -> Integers:

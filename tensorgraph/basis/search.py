@@ -64,7 +64,8 @@ class Search:
         """Carries out one pass."""
         trials = Trials(self.points.primes)
         for graph in self.chosen[1:]:
-            trials.add(gradients(graph, self.points, step.stratum))
+            if set(graph.ranks) <= set(step.stratum):
+                trials.add(gradients(graph, self.points, step.stratum))
         goal, kept, dropped = degrees_of_freedom(step.stratum), 0, []
         candidates = self.candidates(step.supports)
         # Asked before the next candidate is made: without a limit on vertices there may be none, and no end of trying.
