@@ -102,7 +102,7 @@ def _build(arguments: argparse.Namespace) -> int:
 
     spec = _load(arguments.spec)
     start = time.perf_counter()
-    compilation = _within_budget(arguments.spec, lambda: compile_spec(spec))
+    compilation = _within_budget(arguments.spec, lambda tell: compile_spec(spec, tell))
     if arguments.check:
         differences = check_package(compilation.package, arguments.out)
         for difference in differences:
@@ -120,7 +120,7 @@ def _show(arguments: argparse.Namespace) -> int:
     from tensorgraph.report import show_table
 
     spec = _load(arguments.spec)
-    basis = _within_budget(arguments.spec, lambda: derive_basis(spec.basis))
+    basis = _within_budget(arguments.spec, lambda tell: derive_basis(spec.basis, tell))
     if arguments.json:
         print(json.dumps(basis.to_json(), indent=2))
     else:
@@ -150,7 +150,7 @@ def _atlas(arguments: argparse.Namespace) -> int:
     spec = _load(arguments.spec)
     _refuse_all_but_files(arguments.out)  # before the work, not after it
     start = time.perf_counter()
-    compilation = _within_budget(arguments.spec, lambda: compile_spec(spec))
+    compilation = _within_budget(arguments.spec, lambda tell: compile_spec(spec, tell))
     _write_file(arguments.out, atlas_page(compilation))
     print(arguments.out)
     print(f"drawn in {time.perf_counter() - start:.2f} s", file=sys.stderr)
@@ -194,12 +194,18 @@ def _load(file: str) -> "Spec":
     return load_spec(file)
 
 
-def _within_budget(file: str, work: Callable[[], Result]) -> Result:
-    """What `work` gives. A basis too large to derive is a mistake in the spec, told with the line of its body order."""
+def _within_budget(file: str, work: Callable[[Callable[[str], None]], Result]) -> Result:
+    """What `work` gives, its progress shown where stderr is a terminal.
+
+    A basis too large to derive is a mistake in the spec, told with the line of its body order.
+    """
+    from rich.console import Console
+
     from tensorgraph.spec import line_of
 
     try:
-        return work()
+        with Console(stderr=True).status("…") as status:
+            return work(status.update)
     except BudgetError as error:
         raise SpecError(file, line_of(file, ("basis", "body_order")), str(error)) from None
 

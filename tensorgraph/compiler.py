@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tensorgraph.basis import Basis, derive
@@ -16,6 +17,9 @@ from tensorgraph.scalar import (
     scheduled,
 )
 from tensorgraph.spec import BasisSpec, Spec
+
+Tell = Callable[[str], None]
+"""A listener to progress."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,10 @@ class Compilation:
         return f"{self.basis}\n\n{self.contractions}"
 
 
-def compile_spec(spec: Spec) -> Compilation:
-    """Compiles a spec; nothing is written to disk and torch is not imported."""
-    basis = derive_basis(spec.basis)  # Spec → Basis
+def compile_spec(spec: Spec, tell: Tell = lambda _: None) -> Compilation:
+    """Compiles a spec; nothing is written to disk and torch is not imported. ``tell`` is told what goes on."""
+    basis = derive_basis(spec.basis, tell)  # Spec → Basis
+    tell("programs")
     contractions = contraction_program(basis.graphs, basis.max_rank)  # Basis → ContractionProgram
     scalars = lower_invariants(contractions)  # ContractionProgram → ScalarProgram, three of them
     instructions = Derivatives(*map(scheduled, scalars))  # ScalarProgram → StraightLine
@@ -44,6 +49,6 @@ def compile_spec(spec: Spec) -> Compilation:
     return Compilation(spec, basis, contractions, scalars, instructions, package)
 
 
-def derive_basis(basis: BasisSpec) -> Basis:
+def derive_basis(basis: BasisSpec, tell: Tell = lambda _: None) -> Basis:
     """The basis that a spec asks for."""
-    return derive(basis.family, basis.body_order, basis.max_rank)
+    return derive(basis.family, basis.body_order, basis.max_rank, tell=tell)

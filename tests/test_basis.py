@@ -167,3 +167,10 @@ def test_degrees_of_freedom_and_strata():
 def test_too_large_a_family_stops_with_a_reason():
     with pytest.raises(BudgetError, match="allowed: a smaller body order"):
         derive("connected", 7, 6)
+
+
+def test_progress_is_told_stratum_by_stratum():
+    told = []
+    derive("flexible", 5, 3, tell=told.append)
+    assert told[0] == "basis: stratum 1 of 7, 1 invariants so far"
+    assert told[-2:] == ["basis: stratum 7 of 7, 14 invariants so far", "basis: certificate"]

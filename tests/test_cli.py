@@ -121,7 +121,7 @@ def test_errors_of_the_compiler_are_one_line(
     error: BaseException, status: int, line: str, spec: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    def fail(_: object) -> NoReturn:
+    def fail(*_: object) -> NoReturn:
         raise error
 
     monkeypatch.setattr("tensorgraph.compiler.derive_basis", fail)

@@ -19,7 +19,7 @@ sensitivities = (
 networks = st.builds(
     NetworkSpec,
     species=st.lists(st.sampled_from(SYMBOLS), min_size=1, max_size=9, unique=True).map(tuple),
-    features=st.integers(1, 4096),
+    features=st.integers(2, 4096),
     interactions=st.integers(1, 8),
     atom_layers=st.integers(0, 16),
     sensitivity=sensitivities,
@@ -28,9 +28,9 @@ networks = st.builds(
 )
 bases = st.builds(
     BasisSpec,
-    family=st.sampled_from(["hiphop", "flexible", "independent", "connected"]),
-    body_order=st.integers(2, 7),
-    max_rank=st.integers(0, 6),
+    family=st.sampled_from(["hiphop", "flexible", "independent", "connected", "linear"]),
+    body_order=st.integers(2, 7) | st.just("complete"),
+    max_rank=st.integers(0, 8),
 )
 names = st.from_regex(r"q[a-z0-9_]{0,12}", fullmatch=True).filter(
     lambda name: name not in {"queue", "quopri"}

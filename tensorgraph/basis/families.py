@@ -19,10 +19,17 @@ from tensorgraph.basis.types import Basis, BodyOrder, named
 __all__ = ["FAMILIES", "complete_vertices", "degrees_of_freedom", "derive", "strata"]
 
 
-def derive(family: str, body_order: BodyOrder, max_rank: int, primes: tuple[int, ...] = PRIMES[:3]) -> Basis:
+def derive(
+    family: str,
+    body_order: BodyOrder,
+    max_rank: int,
+    primes: tuple[int, ...] = PRIMES[:3],
+    tell: Callable[[str], None] = lambda _: None,
+) -> Basis:
     """The basis of a family: graphs of at most ``body_order - 1`` vertices and rank at most ``max_rank``.
 
-    With ``body_order="complete"``, of as many vertices as full rank on every stratum needs.
+    With ``body_order="complete"``, of as many vertices as full rank on every stratum needs. ``tell`` is told of each
+    stratum as its turn comes, for a display of progress.
 
     Raises:
         KeyError: no such family; ``FAMILIES`` and ``linear`` are there.
@@ -32,8 +39,11 @@ def derive(family: str, body_order: BodyOrder, max_rank: int, primes: tuple[int,
     if family == "linear":
         return derive_linear(body_order, vertices, max_rank, primes)
     search = Search(vertices, max_rank, primes)
-    for step in FAMILIES[family](max_rank):
+    steps = list(FAMILIES[family](max_rank))
+    for number, step in enumerate(steps, 1):
+        tell(f"basis: stratum {number} of {len(steps)}, {len(search.chosen)} invariants so far")
         search.run(step)
+    tell("basis: certificate")
     invariants = named(search.chosen)
     dropped, certificate = search.dropped_by_name(invariants), search.certificate(invariants)
     return Basis(family, body_order, vertices, max_rank, invariants, dropped, certificate)
