@@ -63,7 +63,7 @@ def basis_table(basis: Basis) -> RenderableType:
 
 def build_table(compilation: Compilation) -> RenderableType:
     """The basis, and what the programs cost."""
-    dense = sum(contraction_cost(graph) for graph in compilation.basis.graphs if graph.order > 1)
+    dense = sum(contraction_cost(graph) for graph in compilation.basis.graphs)
     table = Table(title="operations per (atom, channel)", title_justify="left", box=None, pad_edge=False)
     for heading in ("program", "additions", "multiplications", "total", "live values"):
         table.add_column(heading, justify="left" if heading == "program" else "right")

@@ -43,8 +43,8 @@ def reduced(value: Array, modulus: Array | int) -> Array:
 
 
 def contraction_cost(graph: Multigraph) -> int:
-    """Operations of the best contraction order that treats the tensors as dense (opt_einsum's count)."""
-    return int(_path_info(graph).opt_cost)
+    """Operations of the best contraction order of dense tensors (opt_einsum's count); 0 for a single vertex."""
+    return int(_path_info(graph).opt_cost) if graph.order > 1 else 0
 
 
 @cache

@@ -39,7 +39,7 @@ def _header(compilation: Compilation) -> str:
         (name.replace("_", " "), *map(_grouped, (cost.additions, cost.multiplications, cost.total)))
         for name, cost in ((name, line.operations) for name, line in compilation.instructions._asdict().items())
     ]
-    dense = sum(contraction_cost(graph) for graph in basis.graphs if graph.order > 1)
+    dense = sum(contraction_cost(graph) for graph in basis.graphs)
     steps = _counted(len(compilation.contractions.steps), "shared contraction")
     left_out = _counted(len(basis.dropped), "graph") + " tried and left out" if basis.dropped else "nothing left out"
     return (
@@ -77,7 +77,7 @@ def _card(invariant: Invariant, program: ContractionProgram, value: int) -> str:
     facts = {
         "einsum": f"<code>{escape(graph.einsum)}</code>",
         "order": str(graph.order),
-        "dense operations": _grouped(contraction_cost(graph) if graph.order > 1 else 0),
+        "dense operations": _grouped(contraction_cost(graph)),
         "automorphisms": _grouped(automorphism_count(graph)),
         "computed by": ends,
     }

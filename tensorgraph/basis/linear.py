@@ -55,9 +55,7 @@ def derive_linear(body_order: BodyOrder, vertices: int, max_rank: int, primes: S
         )
         for ranks, (kept, _, space) in chosen.items()
     )
-    components = tuple((r, tuple(map(tuple, c.tolist()))) for r, c in points.components.items() if r)
-    certificate = Certificate(tuple(map(int, points.primes)), components, rows)
-    return Basis("linear", body_order, vertices, max_rank, invariants, dropped, certificate)
+    return Basis("linear", body_order, vertices, max_rank, invariants, dropped, Certificate.of(points, rows))
 
 
 def _multidegrees(vertices: int, max_rank: int) -> list[tuple[int, ...]]:

@@ -102,9 +102,8 @@ class Search:
 
     def certificate(self, invariants: Sequence[Invariant]) -> Certificate:
         """The minors that prove the ranks of the final set on the strata that the family looked at."""
-        points = tuple((r, tuple(map(tuple, c.tolist()))) for r, c in self.points.components.items() if r)
-        rows = tuple(self._stratum_rank(step.stratum, limited, invariants) for step, limited, _ in self.passes)
-        return Certificate(tuple(map(int, self.points.primes)), points, rows)
+        rows = (self._stratum_rank(step.stratum, limited, invariants) for step, limited, _ in self.passes)
+        return Certificate.of(self.points, rows)
 
     def _stratum_rank(self, stratum: Stratum, limited: bool, invariants: Sequence[Invariant]) -> StratumRank:
         kept = within(invariants, stratum)
@@ -117,17 +116,17 @@ class Search:
             return StratumRank(stratum, freedom, space.rank, "degrees of freedom", 0.0, minor)
         if limited:
             return StratumRank(stratum, freedom, space.rank, "limit of the family", 0.0, minor)
-        chance = failure_probability(space.rank, self.vertices or 0, trials)
+        chance = failure_probability(space.rank, self.vertices or 0, self.points.primes.tolist())
         return StratumRank(stratum, freedom, space.rank, "every graph tried", chance, minor)
 
 
-def failure_probability(rank: int, vertices: int, trials: Trials) -> float:
-    """How likely all trials miss a larger rank (Schwartz-Zippel).
+def failure_probability(rank: int, vertices: int, primes: Sequence[int]) -> float:
+    """How likely trials over these primes all miss a larger rank (Schwartz-Zippel).
 
     A minor of ``rank + 1`` rows, each of gradients of degree at most ``vertices - 1``, that is not the zero polynomial
     vanishes at a uniform point with probability at most its degree over the size of the field.
     """
-    return float(prod(min(1.0, (rank + 1) * (vertices - 1) / space.modulus) for space in trials.spaces))
+    return float(prod(min(1.0, (rank + 1) * (vertices - 1) / prime) for prime in primes))
 
 
 def within(invariants: Sequence[Invariant], stratum: Stratum) -> list[Invariant]:

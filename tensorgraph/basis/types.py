@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
-from tensorgraph.algebra import contraction_cost
+from tensorgraph.algebra import Points, contraction_cost
 from tensorgraph.graphs import Multigraph
 
 BodyOrder = int | Literal["complete"]
@@ -107,6 +107,12 @@ class Certificate:
     primes: tuple[int, ...]
     points: tuple[tuple[int, tuple[tuple[int, ...], ...]], ...]
     strata: tuple[StratumRank, ...]
+
+    @classmethod
+    def of(cls, points: Points, strata: Iterable[StratumRank]) -> Certificate:
+        """With the points as plain numbers; the scalar is one everywhere and is not recorded."""
+        recorded = ((rank, tuple(map(tuple, trials.tolist()))) for rank, trials in points.components.items() if rank)
+        return cls(tuple(points.primes.tolist()), tuple(recorded), tuple(strata))
 
     def to_json(self) -> dict[str, Any]:
         """Ranks as string keys, as JSON has no others."""

@@ -79,8 +79,8 @@ def rank_on(stratum: Sequence[int], basis: Basis) -> int:
 
 
 def _graphs(claims: Claims) -> Iterator[str]:
-    complete = claims.body_order == "complete"
-    if claims.vertices + 1 != (complete_vertices(claims.max_rank) + 1 if complete else claims.body_order):
+    order = complete_vertices(claims.max_rank) + 1 if claims.body_order == "complete" else claims.body_order
+    if claims.vertices + 1 != order:
         yield f"{claims.vertices} vertices do not fit body order {claims.body_order}"
     graphs = list(claims.kept.values())
     if [(i.name, i.graph) for i in named(graphs)] != list(claims.kept.items()):
@@ -157,8 +157,7 @@ def _how_known(claims: Claims, row: RankClaim) -> tuple[str, float]:
         return "degrees of freedom", 0.0
     if len(_own(claims, row.stratum)) == _passes(claims)[row.stratum].limit:
         return "limit of the family", 0.0
-    trials = Trials(map(int, claims.points.primes))
-    return "every graph tried", failure_probability(row.rank, claims.vertices, trials)
+    return "every graph tried", failure_probability(row.rank, claims.vertices, claims.points.primes.tolist())
 
 
 def _own(claims: Claims, stratum: tuple[int, ...]) -> list[Multigraph]:

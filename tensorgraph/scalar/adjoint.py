@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from tensorgraph.scalar.ir import Builder, Input, Linear, One, Product, Sum
+from tensorgraph.scalar.ir import ZERO, Builder, Input, Linear, One, Product, Sum
 
 
 def vector_jacobian_product(
@@ -34,8 +34,7 @@ def vector_jacobian_product(
             adjoints[value] = builder.sum(pending.pop(value))
             for operand, contribution in _contributions(builder, value, adjoints[value]):
                 pending.setdefault(operand, []).append(contribution)
-    zero = Linear(Fraction(0), 0)
-    return tuple(adjoints.get(element.value, zero) for element in inputs)
+    return tuple(adjoints.get(element.value, ZERO) for element in inputs)
 
 
 def _contributions(builder: Builder, value: int, adjoint: Linear) -> list[tuple[int, Linear]]:
