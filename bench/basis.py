@@ -41,6 +41,16 @@ GOALS = [
     ("hiphop", 5, 8),
     ("connected", 9, 3),
 ]
+CORNERS = [
+    ("hiphop", 7, 8),
+    ("flexible", 7, 8),
+    ("independent", 7, 8),
+    ("connected", 7, 8),
+    ("linear", 7, 8),
+    ("flexible", "complete", 6),
+    ("flexible", "complete", 8),
+]
+"""The largest that a spec may ask for: each ends, with a basis or with the reason why not."""
 
 
 def measured(family: str, body_order: int | str, max_rank: int) -> dict[str, Any]:
@@ -62,7 +72,7 @@ def exponent(rows: list[dict[str, Any]]) -> float:
 
 
 def main() -> None:
-    rows = [measured(*case) for case in [*FLEXIBLE, *GOALS]]
+    rows = [measured(*case) for case in [*FLEXIBLE, *GOALS, *CORNERS]]
     table = Table(title="bases, each in a cold process")
     for heading in ("family", "body order", "rank", "invariants", "dropped", "seconds", "peak MiB"):
         table.add_column(heading, justify="left" if heading == "family" else "right")

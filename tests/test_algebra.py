@@ -15,6 +15,7 @@ from tensorgraph.algebra import (
     Points,
     RowSpace,
     Trials,
+    combination,
     components,
     contract,
     contraction_cost,
@@ -170,6 +171,19 @@ def test_row_space_has_the_rank_that_sympy_finds(rows, columns, inner, seed):
     assert space.rank == sum(added) == sympy.Matrix(matrix.tolist()).rank()
     minor = matrix[[k for k, new in enumerate(added) if new]][:, space.pivots]
     assert determinant(minor, PRIMES[0]) == space.determinant != 0
+
+
+@given(st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_combination_finds_the_coefficients(size, seed):
+    random = np.random.default_rng(seed)
+    rows, parts = random.integers(0, PRIMES[0], (size, size + 2)), random.integers(0, 3, size)
+    assert combination(rows, parts @ rows, PRIMES[0]).tolist() == parts.tolist()
+
+
+def test_combination_says_where_there_is_none():
+    rows = np.array([[1, 0, 0], [0, 1, 0]])
+    assert combination(rows, np.array([0, 0, 1]), PRIMES[0]) is None
+    assert combination(np.array([[1, 2, 0], [2, 4, 0]]), np.array([1, 2, 0]), PRIMES[0]) is None
 
 
 def test_primes_are_prime_and_small_enough_for_exact_sums():

@@ -164,9 +164,18 @@ def test_degrees_of_freedom_and_strata():
     assert {s: degrees_of_freedom(s) for s in strata(3)} == {s: freedom for s, (freedom, _) in TARGETS.items()}
 
 
-def test_too_large_a_family_stops_with_a_reason():
-    with pytest.raises(BudgetError, match="allowed: a smaller body order"):
-        derive("connected", 7, 6)
+@pytest.mark.parametrize(
+    ("family", "body_order", "max_rank", "estimate"),
+    [
+        ("connected", 7, 5, "5847 graphs of 6 vertices of rank 1, 2, 3, 4, 5"),
+        ("connected", 7, 8, "17035 graphs of 5 vertices"),
+        ("linear", 6, 8, "6355 linearly independent invariants"),
+    ],
+)
+def test_too_large_a_family_stops_with_an_estimate(family, body_order, max_rank, estimate):
+    """Before the work: the counts are exact, and nothing of that order is enumerated."""
+    with pytest.raises(BudgetError, match=rf"^{estimate}.*; allowed: at most 4000, by a smaller body order"):
+        derive(family, body_order, max_rank)
 
 
 def test_progress_is_told_stratum_by_stratum():

@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import multigraphs
 
+from tensorgraph.errors import BudgetError
 from tensorgraph.graphs import (
     SCALAR,
     Multigraph,
     automorphism_count,
     canonical,
     canonical_labelling,
+    connected_count,
     connected_graphs,
     degree_sequences,
     graphs_of_degree_sequence,
@@ -91,6 +93,17 @@ def test_census_of_connected_multigraphs(max_rank, counts):
     supports = [s for size in range(1, max_rank + 1) for s in combinations(range(1, max_rank + 1), size)]
     found = [sum(len(connected_graphs(s, order)) for s in supports) for order in range(2, 2 + len(counts))]
     assert found == counts
+
+
+@pytest.mark.parametrize("order", range(1, 7))
+def test_the_count_is_that_of_the_enumeration(order):
+    for support in (s for size in (1, 2, 3, 4) for s in combinations((1, 2, 3, 4), size)):
+        assert connected_count(support, order) == len(connected_graphs(support, order))
+
+
+def test_too_many_to_count():
+    with pytest.raises(BudgetError, match="30 vertices of rank up to 4"):
+        connected_count((1, 4), 30)
 
 
 @pytest.mark.parametrize("ranks", [(2, 2, 1, 1), (3, 3, 2), (3, 3, 3, 3), (3, 3, 2, 2), (4, 2, 2), (2, 2, 2, 2)])

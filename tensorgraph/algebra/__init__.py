@@ -1,7 +1,7 @@
 """Exact values: traceless tensors, graph polynomials over the integers and prime fields, and ranks of sets of them."""
 
 from tensorgraph.algebra.contraction import contract, contraction_cost
-from tensorgraph.algebra.field import PRIMES, RowSpace, Trials, determinant
+from tensorgraph.algebra.field import PRIMES, RowSpace, Trials, combination, determinant
 from tensorgraph.algebra.jacobian import Points, gradients, values
 from tensorgraph.algebra.molien import invariant_dimension
 from tensorgraph.algebra.tensors import components, embedding, projection
@@ -11,6 +11,7 @@ __all__ = [
     "Points",
     "RowSpace",
     "Trials",
+    "combination",
     "components",
     "contract",
     "contraction_cost",

@@ -12,7 +12,7 @@ PRIMES = (16777213, 16777199, 16777183, 16777153, 16777141)
 
 
 class RowSpace:
-    """The span of rows over a prime field, in echelon form; it says of each new row whether it adds a dimension."""
+    """The span of rows over a prime field, in reduced echelon form; it says whether a new row adds a dimension."""
 
     def __init__(self, modulus: int) -> None:
         self.modulus = modulus
@@ -20,26 +20,32 @@ class RowSpace:
         """Column of the leading entry of each independent row, in the order of adding: the columns of a minor."""
         self.determinant = 1
         """The minor of the independent rows and the pivot columns, both in the order of adding."""
-        self._rows: list[NDArray[np.int64]] = []
+        self._rows = np.empty((0, 0), dtype=np.int64)
 
     @property
     def rank(self) -> int:
         """Number of independent rows so far."""
-        return len(self._rows)
+        return len(self.pivots)
 
     def add(self, row: NDArray[np.int64]) -> bool:
         """Adds a row; True if it is independent of those before it."""
-        row = row % self.modulus
-        for pivot, basis_row in zip(self.pivots, self._rows, strict=True):
-            row = (row - row[pivot] * basis_row) % self.modulus
-        nonzero = np.flatnonzero(row)
-        if not len(nonzero):
+        row = self.remainder(row)
+        pivot = int(np.argmax(row != 0))
+        if not row[pivot]:
             return False
-        pivot = int(nonzero[0])
         self.determinant = self.determinant * int(row[pivot]) % self.modulus
-        self._rows.append(row * pow(int(row[pivot]), -1, self.modulus) % self.modulus)
+        row = row * pow(int(row[pivot]), -1, self.modulus) % self.modulus
+        above = (self._rows - self._rows[:, pivot, None] * row) % self.modulus if self.pivots else row[None, :][:0]
+        self._rows = np.vstack([above, row])
         self.pivots.append(pivot)
         return True
+
+    def remainder(self, row: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The row less the combination of those before it that clears their pivot columns."""
+        row = row % self.modulus
+        # Each row has a one in its own pivot column and zeros in the others', so all are subtracted at once. A sum of
+        # fewer than 2**15 products of residues below 2**24 fits 63 bits.
+        return (row - row[self.pivots] @ self._rows) % self.modulus if self.pivots else row
 
 
 class Trials:
@@ -59,6 +65,21 @@ class Trials:
         for space, row in zip(self.spaces, rows, strict=True):
             space.add(row)
         return self.rank > before
+
+
+def combination(rows: NDArray[np.int64], row: NDArray[np.int64], modulus: int) -> NDArray[np.int64] | None:
+    """The residues ``c`` with ``row = c @ rows``, for ``rows`` of shape ``[k, width]``.
+
+    None where the rows are dependent, or the row is no combination of them.
+    """
+    space, (count, width) = RowSpace(modulus), rows.shape
+    # Behind each row stands its name, a unit vector: what is left there tells how often it was subtracted.
+    for named in np.concatenate([rows, np.eye(count, dtype=np.int64)], axis=1):
+        space.add(named)
+    rest = space.remainder(np.concatenate([row, np.zeros(count, dtype=np.int64)]))
+    if any(pivot >= width for pivot in space.pivots) or np.any(rest[:width]):
+        return None
+    return -rest[width:] % modulus
 
 
 def determinant(matrix: NDArray[np.int64], modulus: int) -> int:

@@ -14,7 +14,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-from tensorgraph.algebra import Points, RowSpace, invariant_dimension, values
+from tensorgraph.algebra import Points, RowSpace, combination, invariant_dimension, values
 from tensorgraph.basis.search import POINT_SEED
 from tensorgraph.basis.types import Basis, BodyOrder, Certificate, Dropped, Minor, StratumRank, named, simplicity
 from tensorgraph.errors import BudgetError
@@ -40,7 +40,7 @@ def derive_linear(body_order: BodyOrder, vertices: int, max_rank: int, primes: S
     invariants = named(graph for kept, _, _ in chosen.values() for graph in kept)
     names = {invariant.graph: invariant.name for invariant in invariants}
     dropped = tuple(
-        Dropped(graph, "dependent", tuple(names[other] for other in kept if _needed(graph, other, kept, points)))
+        Dropped(graph, "dependent", tuple(names[other] for other in _needed(graph, kept, points)))
         for kept, left_out, _ in chosen.values()
         for graph in left_out
     )
@@ -87,10 +87,8 @@ def _independent(
     return kept, left_out, space
 
 
-def _needed(graph: Multigraph, other: Multigraph, kept: Sequence[Multigraph], points: Points) -> bool:
-    """Whether a kept graph has a part in the linear combination that a graph is."""
-    space = RowSpace(int(points.primes[0]))
-    for fewer in kept:
-        if fewer != other:
-            space.add(np.asarray(values(fewer, points)))
-    return space.add(np.asarray(values(graph, points)))
+def _needed(graph: Multigraph, kept: Sequence[Multigraph], points: Points) -> list[Multigraph]:
+    """Those that have a part in the linear combination of kept graphs that a graph is."""
+    rows = np.array([values(other, points) for other in kept])
+    parts = combination(rows, np.asarray(values(graph, points)), int(points.primes[0]))
+    return [] if parts is None else [other for other, part in zip(kept, parts, strict=True) if part]

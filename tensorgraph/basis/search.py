@@ -10,10 +10,10 @@ from math import prod
 
 import numpy as np
 
-from tensorgraph.algebra import Points, Trials, gradients, values
+from tensorgraph.algebra import Points, Trials, combination, gradients, values
 from tensorgraph.basis.types import Certificate, Dropped, Invariant, Minor, StratumRank, simplicity
 from tensorgraph.errors import BudgetError
-from tensorgraph.graphs import SCALAR, Multigraph, degree_sequences, graphs_of_degree_sequence
+from tensorgraph.graphs import SCALAR, Multigraph, connected_count, connected_graphs
 
 Stratum = tuple[int, ...]
 
@@ -82,14 +82,18 @@ class Search:
         self.passes.append((step, kept == step.limit and trials.rank < goal, tuple(dropped)))
 
     def candidates(self, supports: Sequence[Stratum]) -> Iterator[Multigraph]:
-        """Graphs on these supports, simplest first, enumerated only as far as the pass gets."""
+        """Graphs on these supports, simplest first, enumerated only as far as the pass gets, and counted before.
+
+        Raises:
+            BudgetError: there are more than ``MAX_CANDIDATES`` of one order.
+        """
         for order in count(2) if self.vertices is None else range(2, self.vertices + 1):
-            graphs: list[Multigraph] = []
-            for ranks in (ranks for support in supports for ranks in degree_sequences(support, order)):
-                graphs += graphs_of_degree_sequence(ranks)
-                if len(graphs) > MAX_CANDIDATES:
-                    allowed = "a smaller body order or rank, or a family that prunes"
-                    raise BudgetError(f"more than {MAX_CANDIDATES} graphs of {order} vertices; allowed: {allowed}")
+            number = sum(connected_count(support, order) for support in supports)
+            if number > MAX_CANDIDATES:
+                ranks = ", ".join(str(rank) for rank in sorted({rank for support in supports for rank in support}))
+                allowed = f"at most {MAX_CANDIDATES}, by a smaller body order or rank, or a family that prunes"
+                raise BudgetError(f"{number} graphs of {order} vertices of rank {ranks} to try; allowed: {allowed}")
+            graphs = (graph for support in supports for graph in connected_graphs(support, order))
             yield from sorted(graphs, key=simplicity)
 
     def dropped_by_name(self, invariants: Sequence[Invariant]) -> tuple[Dropped, ...]:
@@ -147,16 +151,15 @@ def why_dropped(graph: Multigraph, kept: Sequence[Invariant], points: Points, st
             factor = common_factor(value, values(other.graph, points), points.primes)
             if factor is not None:
                 return Dropped(graph, "multiple", (other.name,), factor)
-    needed = [other for other in kept if _raises(graph, [i for i in kept if i != other], points, stratum)]
-    return Dropped(graph, "dependent", tuple(other.name for other in needed))
+    return Dropped(graph, "dependent", tuple(other.name for other in _circuit(graph, kept, points, stratum)))
 
 
-def _raises(graph: Multigraph, kept: Sequence[Invariant], points: Points, stratum: Stratum) -> bool:
-    """Whether the graph adds to the rank of those kept."""
-    trials = Trials(points.primes)
-    for invariant in kept:
-        trials.add(gradients(invariant.graph, points, stratum))
-    return trials.add(gradients(graph, points, stratum))
+def _circuit(graph: Multigraph, kept: Sequence[Invariant], points: Points, stratum: Stratum) -> list[Invariant]:
+    """Those whose gradients have a part in the combination that the graph's gradient is, at any of the points."""
+    rows = np.stack([gradients(other.graph, points, stratum) for other in kept], axis=1)
+    row = gradients(graph, points, stratum)
+    parts = [combination(*trial) for trial in zip(rows, row, points.primes.tolist(), strict=True)]
+    return [other for k, other in enumerate(kept) if any(part is not None and part[k] for part in parts)]
 
 
 def common_factor(a: np.ndarray, b: np.ndarray, primes: np.ndarray) -> Fraction | None:

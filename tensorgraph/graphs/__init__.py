@@ -1,6 +1,7 @@
 """Contraction multigraphs: the type, its canonical form, and enumeration without isomorphs."""
 
 from tensorgraph.graphs.canonical import automorphism_count, canonical, canonical_labelling
+from tensorgraph.graphs.counting import connected_count
 from tensorgraph.graphs.drawing import diagram
 from tensorgraph.graphs.enumeration import (
     connected_graphs,
@@ -17,6 +18,7 @@ __all__ = [
     "automorphism_count",
     "canonical",
     "canonical_labelling",
+    "connected_count",
     "connected_graphs",
     "degree_sequences",
     "diagram",

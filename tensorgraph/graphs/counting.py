@@ -1,0 +1,104 @@
+"""How many multigraphs there are, without making any: Burnside's lemma over the permutations of the vertices.
+
+A permutation of cycle type ``l1, l2, …`` fixes the multigraphs whose multiplicities are equal along each orbit of
+vertex pairs, so their generating function by degrees is a product of geometric series, one for each orbit (Read, J.
+London Math. Soc. 34, 417 (1959), counts graphs of given degrees in this way).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from functools import cache, lru_cache
+from itertools import combinations
+from math import comb, factorial, gcd, prod
+
+import numpy as np
+
+from tensorgraph.errors import BudgetError
+
+MAX_TABLE = 2 * 10**7
+"""Entries of the largest table that a count may use: some tenths of a second."""
+
+
+@cache
+def connected_count(support: tuple[int, ...], order: int) -> int:
+    """Number of connected loopless multigraphs of ``order`` vertices, whose degrees are exactly those of ``support``.
+
+    Raises:
+        BudgetError: the tables of the count would be too large; so would be the number.
+    """
+    if (max(support) + 1) ** order > MAX_TABLE:
+        raise BudgetError(f"graphs of {order} vertices of rank up to {max(support)} are too many to count")
+    subsets = [chosen for size in range(1, len(support) + 1) for chosen in combinations(support, size)]
+    return sum((-1) ** (len(support) - len(chosen)) * _connected(chosen, order) for chosen in subsets)
+
+
+@cache
+def _connected(degrees: tuple[int, ...], order: int) -> int:
+    """Connected ones with degrees among these: what all have beyond the disjoint unions of smaller connected ones."""
+    unions = [1] + [0] * order
+    for size in range(1, order):
+        kinds = _connected(degrees, size)
+        # Multisets of them: the product over sizes of (1 - x**size) ** -kinds, up to x**order.
+        unions = [
+            sum(unions[total - size * k] * _multisets(kinds, k) for k in range(total // size + 1))
+            for total in range(order + 1)
+        ]
+    return _all(degrees, order) - unions[order]
+
+
+def _multisets(kinds: int, number: int) -> int:
+    return comb(kinds + number - 1, number) if number else 1
+
+
+def _all(degrees: tuple[int, ...], order: int) -> int:
+    """Multigraphs of any number of components with degrees among these."""
+    total = Fraction(0)
+    for cycles in _partitions(order, order):
+        fixed = _fixed(cycles, max(degrees))
+        total += Fraction(int(fixed[np.ix_(*[degrees] * len(cycles))].sum()), _centraliser(cycles))
+    return int(total)
+
+
+@lru_cache(maxsize=32)
+def _fixed(cycles: tuple[int, ...], top: int) -> np.ndarray:
+    """Labelled multigraphs that a permutation fixes, by the degrees (up to ``top``) of the vertices of its cycles."""
+    table = np.zeros((top + 1,) * len(cycles), dtype=np.int64)
+    table[(0,) * len(cycles)] = 1
+    for a, b in combinations(range(len(cycles)), 2):
+        shared = gcd(cycles[a], cycles[b])
+        for _ in range(shared):
+            _geometric(table, {a: cycles[b] // shared, b: cycles[a] // shared})
+    for a, length in enumerate(cycles):
+        for _ in range((length - 1) // 2):
+            _geometric(table, {a: 2})
+        if length % 2 == 0:
+            _geometric(table, {a: 1})
+    return table
+
+
+def _geometric(table: np.ndarray, step: dict[int, int]) -> None:
+    """Multiplies by ``1 / (1 - x**step)`` in place: an orbit of vertex pairs has any multiplicity."""
+    axis, by = next(iter(step.items()))
+    for degree in range(by, table.shape[axis]):
+        here: list[slice | int] = [slice(None)] * table.ndim
+        there: list[slice | int] = [slice(None)] * table.ndim
+        for other, shift in step.items():
+            here[other], there[other] = slice(shift, None), slice(None, -shift)
+        here[axis], there[axis] = degree, degree - by
+        table[tuple(here)] += table[tuple(there)]
+
+
+def _centraliser(cycles: Sequence[int]) -> int:
+    """Permutations that commute with one of this cycle type: ``order!`` over the size of its class."""
+    return prod(length**number * factorial(number) for length, number in Counter(cycles).items())
+
+
+def _partitions(total: int, largest: int) -> Iterator[tuple[int, ...]]:
+    if total == 0:
+        yield ()
+    for part in range(min(total, largest), 0, -1):
+        for rest in _partitions(total - part, part):
+            yield (part, *rest)
