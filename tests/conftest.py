@@ -1,9 +1,13 @@
 """What all tests need before any of them imports torch or triton."""
 
 import os
+from pathlib import Path
 
 import torch
 from hypothesis import settings
+
+# The libraries of packages that tests build are not the user's.
+os.environ.setdefault("TENSORGRAPH_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "libraries"))
 
 # Without a GPU Triton's interpreter runs the kernels; it has to be asked for before triton is imported.
 if not torch.cuda.is_available():

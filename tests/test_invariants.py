@@ -203,9 +203,12 @@ def test_layout_of_the_input_does_not_matter(name):
 
 def test_blocks_of_atoms_join_without_a_seam():
     module = importlib.import_module("generated.hiphop4.invariants")
-    features = random_features("hiphop4", 2 * module.CPU_BLOCK_ROWS // 8 + 3, 8).requires_grad_()
-    whole = module.program_torch.forward(features)
-    assert torch.equal(module.invariants(features), whole)
+    features = random_features("hiphop4", 2 * module.CPU_BLOCK_ROWS // 8 + 3, 8)
+    inputs = features, torch.randn(len(features), 7, 8, dtype=torch.float64), torch.randn_like(features)
+    for count, name in enumerate(("forward", "backward", "double_backward"), 1):
+        program = getattr(module.program_torch, name)
+        found, expected = module._in_blocks(program, *inputs[:count]), program(*inputs[:count])
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 @packages

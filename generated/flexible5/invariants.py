@@ -3,9 +3,9 @@
 # Do not edit: change the spec and run `tensorgraph build flexible5/spec.yaml --out .` beside this folder.
 """The invariants as operators: forward, backward and double backward, each one fused call.
 
-On CUDA tensors the Triton kernels run, elsewhere (and where triton is not installed) the plain PyTorch functions.
-All three are ``torch.library`` operators with fake and autograd registrations; derivatives of order three and above
-are taken by PyTorch through the plain functions.
+On CUDA tensors the Triton kernels run, on a CPU the C programs; plain PyTorch functions stand in where there is no
+triton or no C compiler. All three are ``torch.library`` operators with fake and autograd registrations; derivatives of
+order three and above are taken by PyTorch through the plain functions.
 """
 
 import functools
@@ -17,19 +17,19 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from . import architecture, program_torch
+from . import architecture, native, program_torch
 
 
 def _code_digest() -> str:
     """A digest of the code that the operators run, as it stands: equal operators share a name, others do not."""
-    texts = (Path(__file__).with_name(f"{name}.py").read_bytes() for name in (*PROGRAMS, "invariants"))
+    texts = (Path(__file__).with_name(name).read_bytes() for name in CODE)
     return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
 
 
-PROGRAMS = ("program_torch", "program_triton")
+CODE = ("program_torch.py", "program_triton.py", "program_cpu.c", "native.py", "invariants.py")
 NAMESPACE = f"tensorgraph_{architecture.NAME}_{_code_digest()}"
 
-# Rows (atoms times channels) that the CPU takes at a time: temporaries stay in its cache, and all its cores have work.
+# Rows (atoms times channels) that plain PyTorch takes at a time: temporaries stay in the cache of a CPU.
 CPU_BLOCK_ROWS = 65_536
 
 
@@ -80,11 +80,27 @@ def _in_blocks(function, *tensors: Tensor):
 
 
 def _run(name: str, *tensors: Tensor):
-    if len({(t.dtype, t.device) for t in tensors}) > 1:
-        raise TypeError(f"{name} needs one dtype and device, not {[(t.dtype, t.device) for t in tensors]}")
+    _check(name, tensors)
     if tensors[0].is_cuda:
         return getattr(_kernels(), name)(*tensors)
+    inputs = [tensor.contiguous() for tensor in tensors]
+    outputs = FAKES[name](*inputs)
+    if native.run(name, inputs, (outputs,) if isinstance(outputs, Tensor) else outputs):
+        return outputs
     return _in_blocks(getattr(program_torch, name), *tensors)
+
+
+def _check(name: str, tensors: tuple[Tensor, ...]) -> None:
+    """Kernels believe in shapes: a wrong one would be a wrong address."""
+    if len({(t.dtype, t.device) for t in tensors}) > 1:
+        raise TypeError(f"{name} needs one dtype and device, not {[(t.dtype, t.device) for t in tensors]}")
+    if tensors[0].dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{name} needs float32 or float64, not {tensors[0].dtype}")
+    atoms, channels = tensors[0].shape[0], tensors[0].shape[-1]
+    sizes = (architecture.N_COMPONENTS, architecture.N_INVARIANTS, architecture.N_COMPONENTS)
+    for tensor, size in zip(tensors, sizes, strict=False):
+        if tensor.shape != (atoms, size, channels):
+            raise ValueError(f"{name} needs [{atoms}, {size}, {channels}], not {list(tensor.shape)}")
 
 
 def _forward(features: Tensor) -> Tensor:
@@ -109,6 +125,9 @@ def _fake_backward(features, grad_invariants):
 
 def _fake_double_backward(features, grad_invariants, grad_grad_features):
     return features.new_empty(features.shape), grad_invariants.new_empty(grad_invariants.shape)
+
+
+FAKES = {"forward": _fake_forward, "backward": _fake_backward, "double_backward": _fake_double_backward}
 
 
 def _save_inputs(ctx, inputs, output):
@@ -147,16 +166,16 @@ def _double_backward_vjp(ctx, *grads):
     return tuple(result)
 
 
-def _operator(name: str, implementation, fake, vjp):
+def _operator(name: str, implementation, vjp):
     """The registered operator of this name. A package imported a second time takes the first one's: they are equal."""
     namespace = getattr(torch.ops, NAMESPACE)
     if not hasattr(namespace, name):
         operator = torch.library.custom_op(f"{NAMESPACE}::{name}", implementation, mutates_args=())
-        operator.register_fake(fake)
+        operator.register_fake(FAKES[name])
         operator.register_autograd(vjp, setup_context=_save_inputs)
     return getattr(namespace, name).default
 
 
-forward = _operator("forward", _forward, _fake_forward, _forward_vjp)
-backward = _operator("backward", _backward, _fake_backward, _backward_vjp)
-double_backward = _operator("double_backward", _double_backward, _fake_double_backward, _double_backward_vjp)
+forward = _operator("forward", _forward, _forward_vjp)
+backward = _operator("backward", _backward, _backward_vjp)
+double_backward = _operator("double_backward", _double_backward, _double_backward_vjp)

@@ -69,17 +69,21 @@ def reused_names(line: StraightLine, returned: Iterable[int]) -> dict[int, str]:
     return names
 
 
-def wrapped(opening: str, items: Iterable[str], closing: str, indent: str = "    ") -> list[str]:
-    """``opening item, item, … closing`` on one line if it fits, else one indented block of filled lines."""
+def wrapped(opening: str, items: Iterable[str], closing: str, last: str = ",") -> list[str]:
+    """``opening item, item, … closing`` on one line if it fits, else one indented block of filled lines.
+
+    ``last`` stands behind the last item of such a block.
+    """
     parts = list(items)
     single = f"{opening}{', '.join(parts)}{closing}"
     if len(single) <= LINE_LENGTH:
         return [single]
-    inner = opening[: len(opening) - len(opening.lstrip())] + indent
+    margin = opening[: len(opening) - len(opening.lstrip())]
+    inner = margin + "    "
     lines, current = [opening], inner
     for part in parts:
         if len(current) + len(part) + 2 > LINE_LENGTH:
             lines.append(current.rstrip())
             current = inner
         current += part + ", "
-    return [*lines, current.rstrip(), opening[: len(opening) - len(opening.lstrip())] + closing.lstrip(",")]
+    return [*lines, current.rstrip(", ") + last, margin + closing.lstrip(",")]
