@@ -1,0 +1,142 @@
+"""The operators under torch.compile and torch.export: equal numbers and derivatives, one graph, any number of atoms."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.decorators import mark_unbacked
+from torch._dynamo.testing import CompileCounterWithBackend
+
+ROOT = Path(__file__).parents[1]
+NAMES = ("hiphop5", "flexible5", "hipnn")
+ATOMS = (5, 3, 1, 0, 2, 9)
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
+    ),
+]
+# PyTorch's own compiler still uses what PyTorch has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+packages = pytest.mark.parametrize("name", NAMES)
+devices = pytest.mark.parametrize("device", DEVICES)
+
+
+def load(name: str):
+    return importlib.import_module(f"generated.{name}")
+
+
+def features_of(name: str, atoms: int, device: str = "cpu") -> Tensor:
+    generator = torch.Generator().manual_seed(atoms)
+    size = load(name).invariants.__globals__["architecture"].N_COMPONENTS
+    return torch.randn(atoms, size, 7, dtype=torch.float64, generator=generator).to(device).requires_grad_()
+
+
+def slope(function, features: Tensor, keep: bool = False) -> Tensor:
+    """The gradient of a non-linear function of the invariants."""
+    return torch.autograd.grad(function(features).sin().sum(), features, create_graph=keep)[0]
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@devices
+@packages
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_values_and_gradients(name, device, backend):
+    """With the number of atoms left open, one graph serves none, one and many."""
+    counter = CompileCounterWithBackend(backend)
+    compiled = torch.compile(load(name).invariants, fullgraph=True, backend=counter)
+    for atoms in ATOMS:
+        features = features_of(name, atoms, device)
+        mark_unbacked(features, 0)
+        torch.testing.assert_close(compiled(features), load(name).invariants(features), rtol=0, atol=0)
+        torch.testing.assert_close(slope(compiled, features), slope(load(name).invariants, features))
+    assert counter.frame_count == 1
+
+
+@devices
+@packages
+def test_sizes_of_their_own_break_nothing(name, device):
+    compiled = torch.compile(load(name).invariants, fullgraph=True, backend="aot_eager")
+    for atoms in ATOMS:
+        features = features_of(name, atoms, device)
+        torch.testing.assert_close(compiled(features), load(name).invariants(features), rtol=0, atol=0)
+
+
+@devices
+@packages
+@pytest.mark.skipif(not hasattr(torch._dynamo.config, "trace_autograd_ops"), reason="this torch cannot trace gradients")
+def test_a_gradient_inside_compiles_and_is_differentiated(name, device):
+    """As in training on forces: the gradient is part of the graph, and its own derivative is taken."""
+
+    invariants = load(name).invariants
+
+    def gradient(features: Tensor) -> Tensor:
+        return slope(invariants, features, keep=True)
+
+    with torch._dynamo.config.patch(trace_autograd_ops=True):
+        compiled = torch.compile(gradient, fullgraph=True, backend="inductor")
+        features = features_of(name, 4, device)
+        results = []
+        for function in (compiled, gradient):
+            found = function(features)
+            results.append([found, *torch.autograd.grad((found * features).square().sum(), features)])
+    torch.testing.assert_close(*results)
+
+
+RELOADED = """
+import sys
+import torch
+from generated import {name}
+loaded = torch.export.load(sys.argv[1]).module()
+for atoms in (5, 1, 0, 3):
+    features = torch.randn(atoms, *{shape}, dtype=torch.float64, device="{device}", requires_grad=True)
+    results = []
+    for function in (loaded, {name}.invariants):
+        values = function(features)
+        (slope,) = torch.autograd.grad(values.sin().sum(), features, create_graph=True)
+        results.append([values, slope, *torch.autograd.grad(slope.square().sum(), features)])
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+"""
+
+
+@devices
+@packages
+def test_exported_and_reloaded_in_another_process(name, device, tmp_path):
+    """Values, gradient and double gradient are equal to the bit; the process that loads imports the package."""
+
+    class Invariants(torch.nn.Module):
+        def forward(self, features: Tensor) -> Tensor:
+            return load(name).invariants(features)
+
+    features = features_of(name, 5, device).detach()
+    exported = torch.export.export(Invariants(), (features,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    torch.export.save(exported, tmp_path / "invariants.pt2")
+    code = RELOADED.format(name=name, shape=tuple(features.shape[1:]), device=device)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "invariants.pt2")], check=True, cwd=ROOT, timeout=120)
+
+
+@devices
+@packages
+def test_registrations_are_sound(name, device):
+    """PyTorch's own checks: schema, fake tensors, autograd registration, ahead-of-time dispatch."""
+    operators = importlib.import_module(f"generated.{name}.invariants")
+    features = features_of(name, 3, device)
+    cotangent = torch.randn_like(operators.forward(features)).requires_grad_()
+    second = torch.randn_like(features).requires_grad_()
+    for operator, inputs in (
+        (operators.forward, (features,)),
+        (operators.backward, (features, cotangent)),
+        (operators.double_backward, (features, cotangent, second)),
+    ):
+        torch.library.opcheck(operator, inputs)
