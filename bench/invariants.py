@@ -6,13 +6,19 @@ Run with `python -m bench.invariants [--device cuda]`; hippynn comes with the te
 from __future__ import annotations
 
 import argparse
+import importlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
 from bench.runner import interleaved, machine, store, summary
@@ -65,14 +71,65 @@ def largest_difference(ours: Callable[[Tensor], Tensor], theirs: Callable[[Tenso
     return max(differences)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--atoms", type=int, default=1000)
-    parser.add_argument("--channels", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=9)
-    options = parser.parse_args()
-    torch.manual_seed(0)
+def copy_bandwidth(device: str, numbers: int = 2**26) -> float:
+    """Bytes per second, read and written, of PyTorch's copy of one large array to another."""
+    source = torch.rand(numbers, device=device)
+    target = torch.empty_like(source)
+    seconds = interleaved({"copy": lambda: target.copy_(source)}, 9, device)["copy"]
+    return 2 * source.nbytes / statistics.median(seconds)
+
+
+def operators(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Each operator by itself: time, and bytes that it must move over what a copy moves in that time."""
+    module = importlib.import_module("generated.hiphop5.invariants")
+    sizes = (hiphop5.architecture.N_COMPONENTS, hiphop5.architecture.N_INVARIANTS, hiphop5.architecture.N_COMPONENTS)
+    copied = copy_bandwidth(options.device)
+    rows = []
+    for dtype in (torch.float32, torch.float64):
+        inputs = [torch.randn(options.atoms, n, options.channels, device=options.device, dtype=dtype) for n in sizes]
+        for count, name in enumerate(("forward", "backward", "double_backward"), 1):
+            taken, operator = inputs[:count], getattr(module, name)
+            found = operator(*taken)
+            moved = sum(tensor.nbytes for tensor in (*taken, *(found if isinstance(found, tuple) else (found,))))
+            seconds = interleaved({name: lambda f=operator, t=taken: f(*t)}, options.repeats, options.device)[name]
+            rate = moved / statistics.median(seconds)
+            row = {"case": f"operator {name}", "rows": options.atoms * options.channels, "dtype": str(dtype)[6:]}
+            row |= {"tensorgraph": summary(seconds), "GB_per_s": rate / 1e9, "of_copy": rate / copied}
+            rows.append(row | {"repeats": options.repeats} | machine(options.device))
+    return rows
+
+
+FIRST_CALL = """
+import os, sys, time
+import torch
+from generated import hiphop5
+features = torch.randn(1000, 16, 128, requires_grad=True, device=sys.argv[1])
+start = time.perf_counter()
+values = hiphop5.invariants(features)
+forward = time.perf_counter()
+(slope,) = torch.autograd.grad(values.sum(), features, create_graph=True)
+slope.square().sum().backward()
+print(forward - start, time.perf_counter() - start)
+"""
+
+
+def first_calls(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Seconds of the first call of a process, all programs built anew or found in the cache."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"TENSORGRAPH_CACHE": f"{folder}/cpu", "TRITON_CACHE_DIR": f"{folder}/gpu"}
+        for cache in ("cold", "warm"):
+            command = [sys.executable, "-c", FIRST_CALL, options.device]
+            done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+            forward, everything = map(float, done.stdout.split())
+            row = {"case": f"first call, {cache} cache", "rows": 128_000, "dtype": "float32"}
+            row |= {"forward_s": forward, "with_double_backward_s": everything}
+            rows.append(row | machine(options.device))
+    return rows
+
+
+def against_hippynn(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Medians of alternating runs, after the numbers were found to agree."""
     features = torch.randn(options.atoms, 16, options.channels, device=options.device)
     ours, theirs = hiphop5.invariants, published_invariants(options.channels, options.device)
     difference = largest_difference(ours, theirs, features)
@@ -87,21 +144,38 @@ def main() -> None:
         row = {"case": case, "rows": options.atoms * options.channels, "dtype": "float32", "ratio": ratio}
         row |= {name: summary(times) for name, times in seconds.items()}
         rows.append(row | {"largest_difference": difference, "repeats": options.repeats} | machine(options.device))
-    path = store(f"invariants-{options.device.split(':')[0]}", rows)
-    show(rows)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--atoms", type=int, default=1000)
+    parser.add_argument("--channels", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=15)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    compared, alone, first = against_hippynn(options), operators(options), first_calls(options)
+    path = store(f"invariants-{options.device.split(':')[0]}", [*compared, *alone, *first])
+    show(compared, alone, first)
     print(path)
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    table = Table(
-        title=f"{rows[0]['rows']} rows, {rows[0]['device']}, {rows[0]['threads']} threads", title_justify="left"
-    )
-    for heading in ("case", "tensorgraph ms", "hippynn ms", "times faster"):
-        table.add_column(heading, justify="left" if heading == "case" else "right")
-    for row in rows:
+def show(compared: list[dict[str, Any]], alone: list[dict[str, Any]], first: list[dict[str, Any]]) -> None:
+    title = f"{compared[0]['rows']} rows, {compared[0]['device']}, {compared[0]['threads']} threads"
+    table = Table("case", *(Column(h, justify="right") for h in ("tensorgraph ms", "hippynn ms", "times faster")))
+    table.title, table.title_justify = title, "left"
+    for row in compared:
         medians = [f"{row[name]['median_ms']:.2f}" for name in ("tensorgraph", "hippynn")]
         table.add_row(row["case"], *medians, f"{row['ratio']:.1f}")
     Console().print(table)
+    table = Table("by itself", "dtype", *(Column(h, justify="right") for h in ("ms", "GB/s", "of a copy's rate")))
+    for row in alone:
+        rates = f"{row['GB_per_s']:.1f}", f"{row['of_copy']:.0%}"
+        table.add_row(row["case"], row["dtype"], f"{row['tensorgraph']['median_ms']:.3f}", *rates)
+    Console().print(table)
+    for row in first:
+        print(f"{row['case']}: {row['forward_s']:.2f} s, with double backward {row['with_double_backward_s']:.2f} s")
 
 
 if __name__ == "__main__":

@@ -167,12 +167,18 @@ def _double_backward_vjp(ctx, *grads):
 
 
 def _operator(name: str, implementation, vjp):
-    """The registered operator of this name. A package imported a second time takes the first one's: they are equal."""
+    """The registered operator of this name. A package imported a second time takes the first one's: they are equal.
+
+    Defined piece by piece: ``torch.library.custom_op`` would import PyTorch's compiler at the first call, for a second.
+    """
     namespace = getattr(torch.ops, NAMESPACE)
     if not hasattr(namespace, name):
-        operator = torch.library.custom_op(f"{NAMESPACE}::{name}", implementation, mutates_args=())
-        operator.register_fake(FAKES[name])
-        operator.register_autograd(vjp, setup_context=_save_inputs)
+        qualified = f"{NAMESPACE}::{name}"
+        schema = torch.library.infer_schema(implementation, mutates_args=())
+        torch.library.define(qualified, schema, tags=torch.Tag.pt2_compliant_tag)
+        torch.library.impl(qualified, "default", implementation)
+        torch.library.register_fake(qualified, FAKES[name])
+        torch.library.register_autograd(qualified, vjp, setup_context=_save_inputs)
     return getattr(namespace, name).default
 
 
