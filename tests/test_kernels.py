@@ -145,6 +145,22 @@ def test_other_targets_are_told_row_by_row(tmp_path: Path) -> None:
     assert all("\n" not in row["reason"] for row in rows[3:6])
 
 
+@needs_triton
+def test_a_compiler_that_dies_costs_one_result(tmp_path: Path) -> None:
+    """LLVM aborts the process on some targets."""
+    (tmp_path / "dying.py").write_text(
+        "import os\nBLOCK, WARPS = 128, 4\n"
+        "def __getattr__(name):\n    os.abort() if name == 'dying_kernel' else exec('raise AttributeError(name)')\n"
+    )
+    jobs = [{"kernel": "dying"}, {"kernel": "missing"}]
+    (tmp_path / "request.json").write_text(json.dumps({"module": "dying.py", "jobs": jobs}))
+    worker = ROOT / "tensorgraph" / "kernels" / "worker.py"
+    subprocess.run([sys.executable, "-P", str(worker), str(tmp_path)], check=True, capture_output=True)
+    reasons = [json.loads((tmp_path / f"{number}.json").read_text())["reason"] for number in range(2)]
+    assert reasons == ["the compiler was ended by SIGABRT", "AttributeError: missing_kernel"]
+    assert json.loads((tmp_path / "answer.json").read_text())["block"] == 128
+
+
 def test_sass_is_counted() -> None:
     found = read_sass(SASS)
     assert (found.registers, found.stack_bytes, found.packed, found.issued) == (40, 16, 1, 13)

@@ -67,7 +67,7 @@ def _reap(running: dict[int, Path]) -> None:
     if not result.exists():
         code = os.waitstatus_to_exitcode(status)
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
-        result.write_text(json.dumps({"reason": f"the compiler ended {how}"}), encoding="utf-8")
+        result.write_text(json.dumps({"reason": f"the compiler was ended {how}"}), encoding="utf-8")
 
 
 def _compile_and_exit(module: ModuleType, job: dict[str, Any], result: Path) -> None:
