@@ -49,7 +49,7 @@ def _imported(file: Path) -> ModuleType:
 
 def _in_children(module: ModuleType, jobs: list[dict[str, Any]], folder: Path) -> None:
     running: dict[int, Path] = {}
-    for number, job in enumerate(jobs):
+    for number, job in reversed(list(enumerate(jobs))):  # double backward first: the longest must not be the last
         while len(running) >= len(os.sched_getaffinity(0)):
             _reap(running)
         result = folder / f"{number}.json"
