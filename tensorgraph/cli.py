@@ -1,6 +1,7 @@
 """The command line. Results go to stdout, progress and errors to stderr.
 
-Exit status: 0 done; 1 the package on disk differs, or cannot be read or written; 2 the spec or the call is wrong.
+Exit status: 0 done; 1 the package on disk differs, or cannot be read or written; 2 the spec or the call is wrong, or
+what the command needs is not installed.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import tensorgraph
-from tensorgraph.errors import BudgetError, SpecError, TensorGraphError
+from tensorgraph.errors import BudgetError, MissingToolError, SpecError, TensorGraphError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except SpecError as error:
         return _fail(str(error), 2)
+    except MissingToolError as error:
+        return _fail(f"tensorgraph: {error}", 2)
     except TensorGraphError as error:
         return _fail(f"tensorgraph: {error}", 1)
     except KeyboardInterrupt:
@@ -79,6 +82,15 @@ def _parser() -> argparse.ArgumentParser:
     atlas.add_argument("spec", metavar="SPEC", help="a YAML file")
     atlas.add_argument("--out", metavar="FILE.html", type=Path, required=True,
                        help="the file to write; one that stands there is replaced")  # fmt: skip
+
+    kernels = _command(commands, "kernels", _kernels, "compile the kernels of a spec for absent GPUs: what they cost")
+    kernels.add_argument("spec", metavar="SPEC", help="a YAML file")
+    kernels.add_argument("--arch", metavar="ARCH", action="append",
+                         help="a target such as 90 (compute capability 9.0) or gfx942; may be repeated "
+                              "(default: 80, 90, 100 and gfx942)")  # fmt: skip
+    kernels.add_argument("--dtype", choices=("float32", "float64", "both"), default="both", help="default: both")
+    kernels.add_argument("--channels", metavar="N", type=int, default=128, help="channels of an atom (default: 128)")
+    kernels.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
 
     _command(commands, "schema", _schema, "print the JSON Schema of specs, for editors")
     return parser
@@ -141,6 +153,36 @@ def _verify(arguments: argparse.Namespace) -> int:
     else:
         _print_table(verification_table(checks))
     return 0 if passed else 1
+
+
+def _kernels(arguments: argparse.Namespace) -> int:
+    from tensorgraph.compiler import compile_spec
+    from tensorgraph.kernels import DTYPES, TARGETS, KernelStudy, Target, require_triton, study_kernels
+    from tensorgraph.report import kernels_table
+
+    if not 0 < arguments.channels < 2**31:
+        return _fail(f"tensorgraph: --channels is {arguments.channels}; allowed: 1 to 2147483647", 2)
+    try:
+        targets = tuple(dict.fromkeys(map(Target.parse, arguments.arch))) if arguments.arch else TARGETS
+    except ValueError as error:
+        return _fail(f"tensorgraph: --arch: {error}", 2)
+    dtypes = [dtype for dtype in DTYPES if arguments.dtype in (dtype.name, "both")]
+    spec = _load(arguments.spec)
+    require_triton()  # before the work, not after it
+
+    def work(tell: Callable[[str], None]) -> KernelStudy:
+        compilation = compile_spec(spec, tell)
+        tell("kernels")
+        return study_kernels(compilation, targets, dtypes, arguments.channels)
+
+    start = time.perf_counter()
+    study = _within_budget(arguments.spec, work)
+    if arguments.json:
+        print(json.dumps(study.to_json(), indent=2))
+    else:
+        _print_table(kernels_table(study))
+    print(f"compiled in {time.perf_counter() - start:.2f} s", file=sys.stderr)
+    return 0 if any(cost.code for cost in study.kernels) else 1
 
 
 def _atlas(arguments: argparse.Namespace) -> int:

@@ -46,3 +46,11 @@ class StructureError(TensorGraphError, ValueError):
 
 class CheckpointError(TensorGraphError):
     """A checkpoint is unreadable, or belongs to another spec."""
+
+
+class KernelError(TensorGraphError):
+    """Kernels cannot be compiled ahead of time, or what the compiler made of them cannot be read."""
+
+
+class MissingToolError(KernelError):
+    """A command needs a package that is not installed; the message says what to install."""

@@ -13,6 +13,8 @@ from tensorgraph.basis import Basis, derive
 from tensorgraph.basis.verification import Check, rank_on
 from tensorgraph.compiler import Compilation
 from tensorgraph.errors import BudgetError
+from tensorgraph.kernels import KernelStudy
+from tensorgraph.kernels.prediction import COPY_FRACTION, GPUS, ROWS
 
 
 def show_table(basis: Basis) -> RenderableType:
@@ -78,6 +80,59 @@ def build_table(compilation: Compilation) -> RenderableType:
         f"Dense contractions of each graph alone would take {dense} operations forward."
     )
     return Group(basis_table(compilation.basis), Text(), table, Text(), summary)
+
+
+def kernels_table(study: KernelStudy) -> RenderableType:
+    """What the kernels hold for each target, what could not be compiled and why, and the predicted times."""
+    done = [cost for cost in study.kernels if cost.code]
+    parts: list[RenderableType] = [_machine_code_table(study)] if done else []
+    parts += [Text(f"not compiled: {where}: {reason}") for where, reason in _not_compiled(study)]
+    if any(cost.predictions for cost in done):
+        parts += [Text(), _prediction_table(study)]
+    return Group(*parts)
+
+
+def _not_compiled(study: KernelStudy) -> Iterable[tuple[str, str]]:
+    """Kernels that could not be compiled for a target in a dtype, those with the same reason together."""
+    kernels: dict[tuple[str, str, str], list[str]] = {}
+    for cost in study.kernels:
+        if cost.reason:
+            kernels.setdefault((cost.target.name, cost.dtype.name, cost.reason), []).append(cost.kernel)
+    for (target, dtype, reason), names in kernels.items():
+        yield f"{', '.join(names)} for {target} in {dtype}", reason
+
+
+def _machine_code_table(study: KernelStudy) -> Table:
+    compiled = f"{study.name}: kernels for {study.channels} channels, compiled by triton {study.triton}"
+    title = f"{compiled}; bytes and ops are per row"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    headings = "dtype target kernel registers stack spills fma add mul load store int other bytes ops".split()
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("dtype", "target", "kernel") else "right")
+    for cost in study.kernels:
+        if (code := cost.code) is None:
+            continue
+        spills = f"{code.count('spill_load')}/{code.count('spill_store')}"
+        mix = [code.count(k) for k in ("multiply_add", "add", "multiply", "global_load", "global_store", "integer")]
+        numbers = (code.registers, code.stack_bytes, spills, *mix, code.count("other"))
+        totals = (cost.bytes_per_row, cost.operations_per_row)
+        table.add_row(cost.dtype.name, cost.target.name, cost.kernel, *map(str, (*numbers, *totals)))
+    return table
+
+
+def _prediction_table(study: KernelStudy) -> Table:
+    title = f"predicted µs for {ROWS:,} rows (atoms × channels); a copy has {COPY_FRACTION:.0%} of the peak bandwidth"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for heading in ("dtype", "GPU", "kernel", "time", "limit", "memory", "floating point", "issue", "latency",
+                    "occupancy"):  # fmt: skip
+        table.add_column(heading, justify="left" if heading in ("dtype", "GPU", "kernel", "limit") else "right")
+    rows = [(prediction, cost) for cost in study.kernels for prediction in cost.predictions]
+    names = [gpu.name for gpu in GPUS]
+    for prediction, cost in sorted(rows, key=lambda row: names.index(row[0].gpu)):
+        roofs = [f"{time:.1f}" for time in prediction.limits.values()]
+        where = (cost.dtype.name, prediction.gpu, cost.kernel)
+        table.add_row(*where, f"{prediction.microseconds:.1f}", prediction.limit, *roofs, f"{prediction.occupancy:.0%}")
+    return table
 
 
 def _invariants_table(basis: Basis) -> Table:

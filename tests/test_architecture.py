@@ -10,11 +10,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "tensorgraph"
 
-PIPELINE = "errors spec graphs algebra basis program scalar emit compiler report atlas cli".split()
+PIPELINE = "errors spec graphs algebra basis program scalar emit compiler kernels report atlas cli".split()
 """A module imports from those before it and from its own stage."""
 
 RUNTIME = {"runtime": {"errors"}, "calculator": {"errors", "runtime"}, "__main__": {"cli"}}
 """What needs torch or ASE stands beside the pipeline: what it may import."""
+
+PROGRAMS = {"kernels/worker.py": {"triton"}}
+"""What runs in an interpreter of its own, imported by nothing: what it may import besides the standard library."""
 
 HEAVY = {"torch", "triton", "ase", "vesin", "matplotlib", "safetensors", "hippynn"}
 
@@ -52,8 +55,17 @@ def test_imports_run_down_the_pipeline(path):
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCES)))
 def test_the_pipeline_imports_nothing_heavy(path):
+    allowed = PROGRAMS.get(str(path.relative_to(SOURCES)), set())
     if stage_of(path) in PIPELINE:
-        assert not {name.split(".")[0] for name in imported(path)} & HEAVY
+        assert not {name.split(".")[0] for name in imported(path)} & HEAVY - allowed
+
+
+def test_programs_are_imported_by_nothing():
+    names = {"tensorgraph." + program.removesuffix(".py").replace("/", ".") for program in PROGRAMS}
+    for path in modules():
+        assert not any(name.startswith(tuple(names)) for name in imported(path)), path
+    for program in PROGRAMS:
+        assert not any(name.split(".")[0] == "tensorgraph" for name in imported(SOURCES / program))
 
 
 def test_a_build_runs_where_torch_cannot_be_imported(tmp_path):

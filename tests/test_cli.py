@@ -86,7 +86,9 @@ def test_schema_is_one_json_document(capsys: pytest.CaptureFixture[str]) -> None
         (SMALL.replace("[H]", "['H\"]; import os #']"), 6, "`network.species[0]` is "),
     ],
 )
-@pytest.mark.parametrize("command", [["build"], ["build", "--check"], ["show"], ["show", "--json"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [["build"], ["build", "--check"], ["show"], ["show", "--json"], ["kernels"]], ids=" ".join
+)
 def test_a_bad_spec_is_one_line_on_stderr(
     command: list[str], text: str, line: int, message: str, spec: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

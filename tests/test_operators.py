@@ -94,6 +94,15 @@ def test_a_gradient_inside_compiles_and_is_differentiated(name, device):
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@packages
+def test_operators_differentiate_on_the_gpu(name):
+    features = features_of(name, 3, "cuda")
+    assert torch.autograd.gradcheck(load(name).invariants, (features,))
+    assert torch.autograd.gradgradcheck(load(name).invariants, (features,))
+
+
 RELOADED = """
 import sys
 import torch

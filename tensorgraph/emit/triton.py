@@ -1,6 +1,7 @@
 """Programs as Triton kernels: one thread per (atom, channel), one pass over memory.
 
-Every value is a register as far as there are any: at rank 3 all fit, from rank 4 on the double backward program spills.
+Every value is a register as far as there are any: up to rank 3 all fit in float32; `tensorgraph kernels`
+tells which programs spill.
 """
 
 from __future__ import annotations

@@ -1,0 +1,33 @@
+"""What the Triton kernels of a spec cost, without a GPU: compiled ahead of time, disassembled, predicted."""
+
+from tensorgraph.kernels.compilation import (
+    DTYPES,
+    TARGETS,
+    Dtype,
+    KernelCost,
+    KernelStudy,
+    Target,
+    require_triton,
+    study_kernels,
+)
+from tensorgraph.kernels.disassembly import MachineCode, read_amdgcn, read_sass
+from tensorgraph.kernels.prediction import GPU, GPUS, Prediction, Work, predict
+
+__all__ = [
+    "DTYPES",
+    "GPU",
+    "GPUS",
+    "TARGETS",
+    "Dtype",
+    "KernelCost",
+    "KernelStudy",
+    "MachineCode",
+    "Prediction",
+    "Target",
+    "Work",
+    "predict",
+    "read_amdgcn",
+    "read_sass",
+    "require_triton",
+    "study_kernels",
+]

@@ -1,0 +1,117 @@
+"""Compiles kernels for absent GPUs: a program of its own, run by `compilation.py` in a fresh interpreter.
+
+Triton decides at its import whether kernels are interpreted, and LLVM ends the process where it does not know a target.
+So each kernel is compiled in a child of this process: a child that dies costs its own result alone, and there are as
+many at a time as there are processors.
+
+The folder in the argument holds `request.json` (`module`: a file; `jobs`: what to compile) and gets `0.json`, `1.json`,
+… with the `text` of each kernel or the `reason` why there is none, and then `answer.json`.
+"""
+
+import importlib.util
+import inspect
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+_TIME_LIMIT = 1800  # seconds for one kernel: a bound on what hangs, far above what any within the budget takes
+
+
+def main(folder: Path) -> None:
+    """Does what the request asks for."""
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    module = _imported(folder / request["module"])
+    _in_children(module, request["jobs"], folder)
+    answer = {"triton": triton.__version__, "block": module.BLOCK, "warps": module.WARPS}
+    (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
+
+
+def _imported(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _in_children(module: ModuleType, jobs: list[dict[str, Any]], folder: Path) -> None:
+    running: dict[int, Path] = {}
+    for number, job in reversed(list(enumerate(jobs))):  # double backward first: the longest must not be the last
+        while len(running) >= len(os.sched_getaffinity(0)):
+            _reap(running)
+        result = folder / f"{number}.json"
+        child = os.fork()
+        if not child:
+            _compile_and_exit(module, job, result)
+        running[child] = result
+    while running:
+        _reap(running)
+
+
+def _reap(running: dict[int, Path]) -> None:
+    child, status = os.wait()
+    result = running.pop(child)
+    if not result.exists():
+        code = os.waitstatus_to_exitcode(status)
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
+        result.write_text(json.dumps({"reason": f"the compiler was ended {how}"}), encoding="utf-8")
+
+
+def _compile_and_exit(module: ModuleType, job: dict[str, Any], result: Path) -> None:
+    signal.alarm(_TIME_LIMIT)
+    try:
+        try:
+            found = {"text": _text(module, job, result.with_suffix(".cubin"))}
+        except BaseException as error:  # whatever the compiler raises is the reason for this target
+            found = {"reason": f"{type(error).__name__}: {error}"}
+        staging = result.with_suffix(".part")
+        staging.write_text(json.dumps(found), encoding="utf-8")
+        staging.rename(result)  # a child that is killed leaves no half a result
+    finally:
+        os._exit(0)  # nothing but the one result: the parent goes on
+
+
+def _text(module: ModuleType, job: dict[str, Any], file: Path) -> str:
+    """A kernel's machine code as text, compiled with the options that the module's own launches have."""
+    kernel = getattr(module, job["kernel"] + "_kernel")
+    names = list(inspect.signature(kernel.fn).parameters)
+    constants = {"channels": job["channels"], "BLOCK": module.BLOCK}
+    types = {"rows": "i32"} | dict.fromkeys(constants, "constexpr")
+    source = ASTSource(
+        fn=kernel,
+        signature={name: types.get(name, "*" + job["dtype"]) for name in names},
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+    )
+    target = GPUTarget(job["backend"], job["arch"], job["lanes"])
+    compiled = triton.compile(source, target=target, options={"num_warps": module.WARPS})
+    if job["backend"] == "hip":
+        assembly: str = compiled.asm["amdgcn"]
+        return assembly
+    file.write_bytes(compiled.asm["cubin"])
+    command = [_tool("cuobjdump"), "-res-usage", "-sass", str(file)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _tool(name: str) -> str:
+    bundled = _TOOLS / name
+    found = str(bundled) if bundled.exists() else shutil.which(name)
+    if found is None:
+        raise FileNotFoundError(f"{name} is neither in the installed triton nor on the PATH")
+    return found
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

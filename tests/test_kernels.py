@@ -1,0 +1,308 @@
+"""`tensorgraph kernels`: what compiled kernels hold, what they should take, and the promise that they do not spill."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tensorgraph import cli
+from tensorgraph.compiler import compile_spec
+from tensorgraph.errors import KernelError
+from tensorgraph.kernels import (
+    DTYPES,
+    GPU,
+    GPUS,
+    TARGETS,
+    KernelCost,
+    KernelStudy,
+    MachineCode,
+    Target,
+    Work,
+    predict,
+    read_amdgcn,
+    read_sass,
+)
+from tensorgraph.kernels.disassembly import KINDS
+from tensorgraph.kernels.prediction import resident_blocks
+from tensorgraph.report import kernels_table
+from tensorgraph.spec import load_spec
+
+ROOT = Path(__file__).parents[1]
+PROGRAMS = ("forward", "backward", "double_backward")
+
+REGISTERS = {"sm_80": (32, 64, 155), "sm_90": (45, 64, 161), "sm_100": (48, 64, 154)}
+"""Of hiphop5's three float32 kernels: the most that the compilers of triton 3.6 and 3.9 took."""
+
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed on this platform")
+
+SASS = """
+Resource usage:
+ Function forward_kernel:
+  REG:40 STACK:16 SHARED:0 LOCAL:0 CONSTANT[0]:936 TEXTURE:0 SURFACE:0 SAMPLER:0
+
+        /*0000*/                   LDC R1, c[0x0][0x37c] ;           /* 0x0000df00ff017b82 */
+                                                                     /* 0x000e220000000800 */
+        /*0010*/              @!P0 LDG.E R3, desc[UR4][R2.64] ;      /* 0x0 */
+        /*0020*/                   IMAD.WIDE R2, R3, 0x4, R8 ;       /* 0x0 */
+        /*0030*/                   IMAD.MOV.U32 R5, RZ, RZ, R4 ;     /* 0x0 */
+        /*0040*/                   HFMA2 R6, -RZ, RZ, 2, 0 ;         /* 0x0 */
+        /*0050*/                   FFMA R7, R3, R3, R5 ;             /* 0x0 */
+        /*0060*/                   FFMA2 R8, R8.F32x2.HI_LO, R8.F32x2.HI_LO, R4.F32x2.HI_LO ; /* 0x0 */
+        /*0070*/                   FADD.FTZ R7, R7, R3 ;             /* 0x0 */
+        /*0080*/                   DMUL R8, R8, R8 ;                 /* 0x0 */
+        /*0090*/                   STL [R1+0x4], R7 ;                /* 0x0 */
+        /*00a0*/                   LDL.LU R7, [R1+0x4] ;             /* 0x0 */
+        /*00b0*/              @UP0 STG.E desc[UR4][R2.64], R7 ;      /* 0x0 */
+        /*00c0*/                   EXIT ;                            /* 0x0 */
+        /*fff0*/                   NOP;                              /* 0x0 */
+"""
+
+AMD = """
+forward_kernel:
+\ts_load_dwordx4 s[0:3], s[0:1], 0x0
+\tv_lshlrev_b32_e32 v1, 2, v0
+\tglobal_load_dword v2, v1, s[0:1]
+\ts_waitcnt vmcnt(0)
+\tv_fmac_f32_e32 v3, v2, v2
+\tv_pk_fma_f32 v[4:5], v[2:3], v[2:3], v[4:5]
+\tv_pk_mov_b32 v[6:7], v[2:3], v[2:3]
+\tv_add_f64 v[4:5], v[4:5], v[2:3]
+\tscratch_store_dword off, v3, off
+\tglobal_store_dword v1, v3, s[2:3]
+\ts_endpgm
+\t.amdgpu_metadata
+  - .agpr_count:     0
+    .private_segment_fixed_size: 8
+    .vgpr_count:     72
+    .vgpr_spill_count: 0
+"""
+
+
+def code(registers: int = 64, **counts: int) -> MachineCode:
+    mix = tuple((kind, counts.get(kind, 0)) for kind in KINDS)
+    return MachineCode(registers, 0, mix, (), packed=0, issued=sum(counts.values()))
+
+
+def kernels(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tensorgraph", "kernels", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), **environment},
+    )
+
+
+@needs_triton
+def test_float32_kernels_keep_every_value_in_registers(tmp_path: Path) -> None:
+    """The promise for hiphop5, held without a GPU; nothing is written beside the spec or at home."""
+    call = [str(ROOT / "specs" / "hiphop5.yaml"), "--json", "--dtype", "float32"]
+    targets = [option for target in TARGETS[:3] for option in ("--arch", str(target.arch))]
+    done = kernels(*call, *targets, cwd=tmp_path, HOME="/nonexistent")
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
+    found = {(row["target"], row["kernel"]): row for row in json.loads(done.stdout)["kernels"]}
+    assert list(found) == [(target, program) for target in REGISTERS for program in PROGRAMS]
+    instructions = compile_spec(load_spec(ROOT / "specs" / "hiphop5.yaml")).instructions._asdict()
+    for (target, program), row in found.items():
+        assert row["reason"] is None
+        assert (row["stack_bytes"], row["spill_loads"], row["spill_stores"]) == (0, 0, 0), (target, program)
+        assert row["registers"] <= REGISTERS[target][PROGRAMS.index(program)], (target, program)
+        assert row["opcodes"]["FFMA"] > 0
+        assert sum(row["mix"].values()) == sum(row["opcodes"].values())
+        line = instructions[program]
+        reads, writes = (sum(array.size for array in arrays) for arrays in (line.inputs, line.outputs))
+        assert row["mix"]["global_store"] == writes
+        assert row["mix"]["global_load"] <= reads
+        assert row["bytes_per_row"] == 4 * (reads + writes)
+        assert row["operations_per_row"] == line.operations.total
+        assert [row["gpu"] for row in row["predictions"]] == [gpu.name for gpu in GPUS if gpu.target == target]
+        assert all(prediction["limit"] == "memory" for prediction in row["predictions"])
+
+
+@needs_triton
+def test_other_targets_are_told_row_by_row(tmp_path: Path) -> None:
+    """AMD where this triton has it; a target that no compiler knows costs its own rows and nothing else."""
+    call = [str(ROOT / "specs" / "hipnn.yaml"), "--json", "--arch", "90", "--arch", "999", "--arch", "gfx942"]
+    done = kernels(*call, "--channels", "100", "--dtype", "float64", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["name"], document["channels"]) == ("hipnn", 100)
+    rows = document["kernels"]
+    assert [row["target"] for row in rows] == [name for name in ("sm_90", "sm_999", "gfx942") for _ in PROGRAMS]
+    for row in rows:
+        assert (row["registers"] is None) == (row["reason"] is not None)
+        assert bool(row["predictions"]) == (row["reason"] is None)
+    assert all(row["reason"] is None for row in rows[:3])
+    assert all("\n" not in row["reason"] for row in rows[3:6])
+
+
+@needs_triton
+def test_a_compiler_that_dies_costs_one_result(tmp_path: Path) -> None:
+    """LLVM aborts the process on some targets."""
+    (tmp_path / "dying.py").write_text(
+        "import os\nBLOCK, WARPS = 128, 4\n"
+        "def __getattr__(name):\n    os.abort() if name == 'dying_kernel' else exec('raise AttributeError(name)')\n"
+    )
+    jobs = [{"kernel": "dying"}, {"kernel": "missing"}]
+    (tmp_path / "request.json").write_text(json.dumps({"module": "dying.py", "jobs": jobs}))
+    worker = ROOT / "tensorgraph" / "kernels" / "worker.py"
+    subprocess.run([sys.executable, "-P", str(worker), str(tmp_path)], check=True, capture_output=True)
+    reasons = [json.loads((tmp_path / f"{number}.json").read_text())["reason"] for number in range(2)]
+    assert reasons == ["the compiler was ended by SIGABRT", "AttributeError: missing_kernel"]
+    assert json.loads((tmp_path / "answer.json").read_text())["block"] == 128
+
+
+def test_sass_is_counted() -> None:
+    found = read_sass(SASS)
+    assert (found.registers, found.stack_bytes, found.packed, found.issued) == (40, 16, 1, 13)
+    assert dict(found.mix) == {
+        "multiply_add": 2,
+        "add": 1,
+        "multiply": 1,
+        "global_load": 1,
+        "global_store": 1,
+        "spill_load": 1,
+        "spill_store": 1,
+        "integer": 1,
+        "other": 4,
+    }
+    assert dict(found.opcodes)["IMAD"] == 2
+    assert "NOP" not in dict(found.opcodes)
+    assert found.floating_point == 4
+    assert found.spills
+
+
+def test_amd_assembly_is_counted() -> None:
+    found = read_amdgcn(AMD)
+    assert (found.registers, found.stack_bytes, found.packed, found.issued) == (72, 8, 1, 8)
+    mix = dict(found.mix)
+    assert (mix["multiply_add"], mix["add"], mix["multiply"], mix["integer"]) == (2, 1, 0, 1)
+    assert (mix["global_load"], mix["global_store"], mix["spill_load"], mix["spill_store"]) == (1, 1, 0, 1)
+    assert dict(found.opcodes)["v_fmac_f32"] == 1
+    assert found.spills
+    assert read_amdgcn(AMD.replace("vgpr_spill_count: 0", "vgpr_spill_count: 5")).stack_bytes == 20
+
+
+@pytest.mark.parametrize("text", ["", SASS.split("SHARED")[0], SASS.replace("REG", "")])
+def test_what_is_no_machine_code_is_refused(text: str) -> None:
+    for read in (read_sass, read_amdgcn):
+        with pytest.raises(KernelError):
+            read(text)
+
+
+@pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.name)
+@given(
+    counts=st.tuples(st.integers(0, 3000), st.integers(0, 500), st.integers(1, 255), st.integers(1, 1000)),
+    more=st.tuples(st.integers(0, 3000), st.integers(0, 500), st.integers(0, 255), st.integers(0, 1000)),
+    double=st.booleans(),
+)
+def test_more_work_is_never_faster(gpu: GPU, counts: tuple[int, ...], more: tuple[int, ...], double: bool) -> None:
+    def time(fma: int, integer: int, registers: int, moved: int) -> float:
+        kernel = code(registers, multiply_add=fma, integer=integer)
+        return predict(gpu, kernel, Work(moved, double, block=128, threads=128)).microseconds
+
+    assert time(*(a + b for a, b in zip(counts, more, strict=True))) >= time(*counts) > 0
+
+
+def test_each_limit_binds_where_it_should() -> None:
+    h200 = next(gpu for gpu in GPUS if gpu.name == "H200")
+    light = Work(bytes_per_row=8, double=False, block=128, threads=128)
+    assert predict(h200, code(32, multiply_add=1), replace(light, bytes_per_row=400)).limit == "memory"
+    assert predict(h200, code(32, multiply_add=5000), replace(light, double=True)).limit == "floating point"
+    assert predict(h200, code(32, other=5000), light).limit == "issue"
+    assert predict(h200, code(255, multiply_add=100), light).limit == "latency"
+    copy = predict(h200, code(16, other=10), replace(light, bytes_per_row=432))
+    assert copy.microseconds == pytest.approx(100)  # 432 MB at 4.32 TB/s
+    repeated = predict(h200, code(32, other=5000), replace(light, threads=256))
+    assert repeated.microseconds == pytest.approx(2 * predict(h200, code(32, other=5000), light).microseconds)
+
+
+def test_registers_bound_what_is_resident() -> None:
+    """Against the occupancy tables of compute capability 9.0: 65,536 registers and 2048 threads."""
+    h200 = next(gpu for gpu in GPUS if gpu.name == "H200")
+    assert [resident_blocks(h200, registers, 128) for registers in (10, 32, 33, 64, 65, 128, 161, 168, 169, 255)] == [
+        16, 16, 12, 8, 7, 4, 3, 3, 2, 2]  # fmt: skip
+
+
+@pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.name)
+def test_the_peaks_agree_with_units_and_clocks(gpu: GPU) -> None:
+    """Multiply-adds per unit and clock: 64 in float32 on compute capability 8.0, else 128; half of it in float64."""
+    per_clock = [peak * 1e3 / (2 * gpu.units * gpu.clock) for peak in (gpu.float32, gpu.float64)]
+    assert per_clock[0] == pytest.approx(64 if gpu.name.startswith("A100") else 128, rel=0.02)
+    assert per_clock[1] == pytest.approx(per_clock[0] / 2, rel=0.02)
+
+
+def test_targets_are_read_as_the_vendors_write_them() -> None:
+    assert [Target.parse(text) for text in ("80", "sm_90", "100", "gfx942")] == list(TARGETS)
+    assert [(target.name, target.lanes) for target in (Target.parse("gfx90a"), Target.parse("gfx1100"))] == [
+        ("gfx90a", 64),
+        ("gfx1100", 32),
+    ]
+    for text in ("", "9.0", "9", "sm90", "gfx", "gfx942; import os", "٩٠"):
+        with pytest.raises(ValueError, match="is no target; allowed: "):
+            Target.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--arch", "volta"], "tensorgraph: --arch: 'volta' is no target; allowed: "),
+        (["--channels", "0"], "tensorgraph: --channels is 0; allowed: 1 to 2147483647\n"),
+    ],
+)
+def test_a_wrong_option_is_one_line(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["kernels", "specs/hipnn.yaml", *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(message)
+    assert captured.err.count("\n") == 1
+
+
+def test_a_missing_spec_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["kernels", "none.yaml"]) == 2
+    assert capsys.readouterr() == ("", "none.yaml:1: there is no such file; allowed: the path of a YAML file\n")
+
+
+def test_without_triton_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert cli.main(["kernels", str(ROOT / "specs" / "hipnn.yaml")]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("tensorgraph: compiling kernels needs triton; install with: pip install triton")
+    assert captured.err.count("\n") == 1
+
+
+def test_nothing_compiled_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    row = KernelCost("forward", Target("cuda", 999), DTYPES[0], 8, 0, None, "no such target", ())
+    monkeypatch.setattr("tensorgraph.kernels.require_triton", lambda: None)
+    monkeypatch.setattr("tensorgraph.kernels.study_kernels", lambda *_: KernelStudy("hipnn", "3.9.0", 128, (row,)))
+    assert cli.main(["kernels", str(ROOT / "specs" / "hipnn.yaml"), "--arch", "999"]) == 1
+    assert capsys.readouterr().out.startswith("not compiled: forward for sm_999 in float32: no such target\n")
+
+
+def test_the_table_fits_a_page(capsys: pytest.CaptureFixture[str]) -> None:
+    busy = code(255, **dict.fromkeys(KINDS, 9999))
+    work = Work(10_000, double=True, block=128, threads=128)
+    done = [
+        KernelCost(name, Target.parse(gpu.target), DTYPES[1], 10_000, 100_000, busy, None, (predict(gpu, busy, work),))
+        for gpu in GPUS
+        for name in PROGRAMS
+    ]
+    failed = [KernelCost(name, Target("cuda", 999), DTYPES[0], 10_000, 100_000, None, "why", ()) for name in PROGRAMS]
+    cli._print_table(kernels_table(KernelStudy("a_name", "3.9.0", 128, (*done, *failed))))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 120
+    assert "not compiled: forward, backward, double_backward for sm_999 in float32: why" in lines
+    assert sum("double_backward" in line for line in lines) == 2 * len(GPUS) + 1
+    assert not any("…" in line for line in lines)
