@@ -116,16 +116,22 @@ class StraightLine:
         return OperationCount(sum(a for a, _ in costs), sum(m for _, m in costs))
 
     @property
-    def live_values(self) -> int:
-        """The largest number of computed or loaded values that are needed at the same time."""
+    def live_profile(self) -> list[int]:
+        """How many computed or loaded values are needed at the same time, at each item."""
         last = {operand: at for at, item in enumerate(self.body) for operand in reads(item)}
         ending = Counter(last.values())
-        alive = peak = 0
+        profile = []
+        alive = 0
         for at, item in enumerate(self.body):
             alive += isinstance(item, Instruction)
-            peak = max(peak, alive)
+            profile.append(alive)
             alive -= ending[at]
-        return peak
+        return profile
+
+    @property
+    def live_values(self) -> int:
+        """The largest number of computed or loaded values that are needed at the same time."""
+        return max(self.live_profile, default=0)
 
 
 def reads(item: Instruction | Store) -> tuple[int, ...]:

@@ -1,27 +1,26 @@
 """Scheduling: the order of a program's steps that keeps few values alive, and the instructions in that order.
 
-Finding the best order is NP-complete (Sethi, Complete register allocation problems, 1975). This is list scheduling for
-register pressure (Goodman and Hsu, Code scheduling and register allocation in large basic blocks, 1988): of the steps
-that can be taken, always the one that frees most. What a step is decides how far that reaches: one step adds *one
-term* to an accumulation, so sums are associated in whatever order their terms become available, and terms whose
-factors die with them are added first. Several rules of priority are tried, and the order with the fewest live values
-is kept.
+Finding the best order is NP-complete (Sethi, Complete register allocation problems, SIAM J. Comput. 4, 1975). This is
+list scheduling for register pressure (Goodman and Hsu, Code scheduling and register allocation in large basic blocks,
+1988): of the steps that can be taken, always the one that frees most. What a step is decides how far that reaches: one
+step adds *one term* to an accumulation, so sums are associated in whatever order their terms become available, and
+terms whose factors die with them are added first. Several rules of priority are tried, forwards and, because values
+and their readers change places when time is reversed, backwards; the order with the fewest live values is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from heapq import heapify, heappop, heappush
-from itertools import product
+from heapq import heappop, heappush
 
 from tensorgraph.scalar.instructions import Instruction, Opcode, Store, StraightLine
 from tensorgraph.scalar.ir import Input, ScalarProgram
 from tensorgraph.scalar.selection import Accumulation, Constant, Scaled, Selection, Term, selected
 
-EFFORT = 100_000
-"""Steps that are scheduled in search of a good order, over all tries of one program: about a second."""
+EFFORT = 200_000
+"""Steps that are ordered in search of a good order, over all tries of one program: about two seconds."""
 
 FEW = 8
 """Counts beyond this are all alike to a rule of priority, so that a step seldom changes the priority of others."""
@@ -29,21 +28,54 @@ FEW = 8
 
 @dataclass(frozen=True)
 class Rule:
-    """Weights of what makes a step urgent, in the scale of one live value.
+    """Weights of what makes a step urgent, in units that only compare with each other.
 
     - ``pressure``: each value that the step adds to the live ones, less those that it frees
-    - ``sharpness``: a factor with r reads to go counts ``r ** -sharpness``
-    - ``closing``: an accumulation with t terms to go counts ``1 / t``
+    - ``sharpness``: an operand with r reads to go counts ``r ** -sharpness``
+    - ``closing``: a result with t steps to go counts ``1 / t``
     - ``loading``: each element that must be loaded first, beyond its pressure
+    - ``stuck``: a result that is begun now and cannot be finished with what is there
+    - ``patient``: operands count only once all their reads can be done
+    - ``recent``: of equals, the step of the later value is first
+    - ``reverse``: the order is made from its end
     """
 
     pressure: float
     sharpness: int
     closing: float
     loading: float
+    stuck: float
+    patient: bool
+    recent: bool
+    reverse: bool
 
 
-RULES = [Rule(*weights) for weights in product((1.0, 0.5, 2.0), (1, 2), (1.0, 0.0, 0.5, 2.0), (0.0, 0.5))]
+RULES = [
+    Rule(2.0, 2, 1.0, 0.0, 2.0, True, True, False),
+    Rule(0.5, 1, 0.0, 0.0, 1.0, True, False, False),
+    Rule(0.5, 1, 0.5, 0.5, 0.0, True, False, False),
+    Rule(4.0, 2, 4.0, 0.5, 2.0, False, False, False),
+    Rule(2.0, 1, 0.5, 0.0, 1.0, True, False, False),
+    Rule(2.0, 2, 2.0, 0.5, 0.0, True, True, True),
+    Rule(2.0, 1, 2.0, 0.0, 1.0, False, True, False),
+    Rule(2.0, 2, 2.0, 0.0, 1.0, True, True, False),
+    Rule(4.0, 2, 1.0, 0.5, 1.0, False, False, True),
+    Rule(1.0, 1, 1.0, 0.0, 4.0, False, True, False),
+    Rule(1.0, 1, 2.0, 0.0, 4.0, True, False, True),
+    Rule(4.0, 2, 0.5, 0.0, 2.0, True, True, False),
+    Rule(4.0, 1, 4.0, 0.0, 2.0, True, True, False),
+    Rule(4.0, 1, 1.0, 0.0, 2.0, True, True, False),
+    Rule(0.5, 1, 0.5, 0.0, 1.0, True, True, False),
+    Rule(4.0, 2, 1.0, 0.0, 1.0, True, True, False),
+    Rule(4.0, 2, 4.0, 0.0, 1.0, True, True, False),
+    Rule(2.0, 2, 2.0, 0.0, 1.0, False, True, False),
+    Rule(4.0, 2, 4.0, 0.5, 1.0, True, True, False),
+    Rule(1.0, 2, 1.0, 0.0, 0.0, True, True, False),
+    Rule(4.0, 1, 4.0, 0.5, 1.0, False, True, False),
+    Rule(1.0, 1, 1.0, 0.5, 1.0, True, True, False),
+    Rule(4.0, 1, 2.0, 0.5, 1.0, True, True, False),
+    Rule(2.0, 1, 0.5, 0.5, 2.0, False, True, False),
+]
 """The rules that are tried, in this order as far as the effort allows."""
 
 
@@ -56,20 +88,20 @@ class Step:
 
 
 def scheduled(program: ScalarProgram) -> StraightLine:
-    """The instructions of a program in the best order found."""
+    """The instructions of a program, in the order with the fewest live values of all that the rules give."""
     selection = selected(program)
-    line = instructions(selection, best_order(selection))
+    order = tuple(steps(selection))
+    graph = _Graph.of(order, len(selection.values))
+    tries = max(1, EFFORT // max(1, len(order)))
+    lines = (instructions(selection, [order[step] for step in _ordered(graph, rule)]) for rule in RULES[:tries])
+    line = min(lines, key=_pressure)
     line.verify()
     return line
 
 
-def best_order(selection: Selection) -> list[Step]:
-    """The steps in the order with the fewest live values of all that the rules give."""
-    problem = _Problem(selection)
-    tries = max(1, EFFORT // max(1, len(problem.steps)))
-    orders = [problem.ordered(rule) for rule in RULES[:tries]]
-    _, _, order = min(orders)
-    return [problem.steps[step] for step in order]
+def _pressure(line: StraightLine) -> tuple[int, int]:
+    profile = line.live_profile
+    return max(profile, default=0), sum(profile)
 
 
 def steps(selection: Selection) -> Iterator[Step]:
@@ -84,115 +116,144 @@ def steps(selection: Selection) -> Iterator[Step]:
                 pass
 
 
-class _Problem:
-    """What depends on what; values and steps are numbers here, for speed."""
+@dataclass(frozen=True)
+class _Graph:
+    """Steps between values, by number: a value is read once all steps that lead to it are taken.
 
-    def __init__(self, selection: Selection) -> None:
-        self.steps = list(steps(selection))
-        self.targets = [step.target for step in self.steps]
-        self.factors = [tuple(sorted(set(step.term.factors))) for step in self.steps]
-        self.leaf = [isinstance(value, Input | Constant) for value in selection.values]
-        self.of: list[list[int]] = [[] for _ in selection.values]
-        self.readers: list[list[int]] = [[] for _ in selection.values]
-        for number, (target, factors) in enumerate(zip(self.targets, self.factors, strict=True)):
-            self.of[target].append(number)
-            for factor in factors:
-                self.readers[factor].append(number)
+    - ``operands``, ``results``: the values that each step reads, and those that it leads to
+    - ``makers``, ``readers``: the steps that lead to each value, and those that read it
+    """
 
-    def ordered(self, rule: Rule) -> tuple[int, int, list[int]]:
-        """The order that a rule gives, with its peak and its sum of live values."""
-        return _Run(self, rule).run()
+    operands: Sequence[tuple[int, ...]]
+    results: Sequence[tuple[int, ...]]
+    makers: list[list[int]]
+    readers: list[list[int]]
+
+    @classmethod
+    def of(cls, order: Sequence[Step], values: int) -> _Graph:
+        operands = [tuple(sorted(set(step.term.factors))) for step in order]
+        results = [(step.target,) for step in order]
+        return cls(operands, results, _steps_at(results, values), _steps_at(operands, values))
+
+    @property
+    def reversed(self) -> _Graph:
+        return _Graph(self.results, self.operands, self.readers, self.makers)
+
+
+def _steps_at(ends: Sequence[tuple[int, ...]], values: int) -> list[list[int]]:
+    at: list[list[int]] = [[] for _ in range(values)]
+    for step, ending in enumerate(ends):
+        for value in ending:
+            at[value].append(step)
+    return at
+
+
+def _ordered(graph: _Graph, rule: Rule) -> list[int]:
+    """The order of steps that a rule gives."""
+    return _Run(graph.reversed, rule).order()[::-1] if rule.reverse else _Run(graph, rule).order()
 
 
 class _Run:
     """One list scheduling.
 
-    Priorities only grow while steps are taken around a step, so a step enters the queue again when its priority
-    changed, and what is left of it there is skipped later.
+    Whatever is taken around a step only makes it more urgent, so a step enters the queue again when its cost has
+    changed, and what is left of it there is skipped.
     """
 
-    def __init__(self, problem: _Problem, rule: Rule) -> None:
-        self.problem = problem
-        self.reads = [len(readers) for readers in problem.readers]
-        self.terms = [len(of) for of in problem.of]
-        self.present = [False] * len(problem.leaf)
-        self.waiting = [sum(not problem.leaf[factor] for factor in factors) for factors in problem.factors]
-        self.taken = [False] * len(problem.steps)
-        far = FEW + 1
-        # What a factor with so many reads to go, or a target with so many terms to go, takes off a step's cost.
-        self.factor_gain = [0.0, rule.pressure + 1.0, *(r**-rule.sharpness for r in range(2, far)), 0.0]
-        self.target_gain = [0.0, *(rule.closing / t for t in range(1, far)), 0.0]
-        self.load_cost = rule.pressure + rule.loading
-        self.open_cost = rule.pressure
+    def __init__(self, graph: _Graph, rule: Rule) -> None:
+        self.graph = graph
+        self.rule = rule
+        self.reads = [len(steps) for steps in graph.readers]
+        self.terms = [len(steps) for steps in graph.makers]
+        self.present = [False] * len(graph.makers)
+        self.taken = [False] * len(graph.operands)
+        self.waiting = [sum(bool(graph.makers[value]) for value in values) for values in graph.operands]
+        # How many of the steps that lead to a value, and of those that read it, cannot be taken yet.
+        self.stuck = [sum(self.waiting[step] > 0 for step in steps) for steps in graph.makers]
+        self.held = [sum(self.waiting[step] > 0 for step in steps) for steps in graph.readers]
+        counts = range(2, FEW + 1)
+        self.operand_gain = [0.0, rule.pressure + 1.0, *(1.0 / count**rule.sharpness for count in counts), 0.0]
+        self.result_gain = [0.0, rule.closing, *(rule.closing / count for count in counts), 0.0]
+        self.queue: list[tuple[float, int]] = []
+        self.renew(range(len(self.taken)))
 
-    def cost(self, step: int) -> float:
-        """Of ready steps, the one with the least cost is next."""
-        problem, reads, present = self.problem, self.reads, self.present
-        target = problem.targets[step]
-        terms = self.terms[target]
-        result = -self.target_gain[terms if terms <= FEW else FEW + 1]
-        if not present[target]:
-            result += self.open_cost
-        if terms == 1 and not reads[target]:
-            result -= self.open_cost
-        for factor in problem.factors[step]:
-            count = reads[factor]
-            result -= self.factor_gain[count if count <= FEW else FEW + 1]
-            if not present[factor]:
-                result += self.load_cost
-        return result
-
-    def run(self) -> tuple[int, int, list[int]]:
-        """All steps in order, with the peak and the sum of live values."""
-        self.queue = [(self.cost(step), step) for step, count in enumerate(self.waiting) if not count]
-        heapify(self.queue)
+    def order(self) -> list[int]:
+        """All steps in order."""
         order: list[int] = []
-        live = peak = total = 0
         while self.queue:
             _, step = heappop(self.queue)
+            step = abs(step)
             if not self.taken[step]:
                 self.taken[step] = True
                 order.append(step)
-                made, ended = self.take(step)
-                peak = max(peak, live + made)
-                live += made - ended
-                total += live
-        return peak, total, order
+                self.take(step)
+        return order
 
-    def take(self, step: int) -> tuple[int, int]:
-        """The values that a step makes, and those that are dead after it."""
-        problem = self.problem
-        made = ended = 0
-        for factor in problem.factors[step]:
-            self.reads[factor] -= 1
-            if not self.present[factor]:
-                self.present[factor] = True
-                made += 1
-                self.renew(problem.readers[factor])
-            elif 0 < self.reads[factor] <= FEW:
-                self.renew(problem.readers[factor])
-            ended += not self.reads[factor]
-        target = problem.targets[step]
-        self.terms[target] -= 1
-        if not self.present[target]:
-            self.present[target] = True
-            made += not ended  # else it takes the place of a factor
-            ended -= bool(ended)
-            self.renew(problem.of[target])
-        elif self.terms[target] <= FEW:
-            self.renew(problem.of[target])
-        if not self.terms[target]:
-            ended += not self.reads[target]
-            for reader in problem.readers[target]:
-                self.waiting[reader] -= 1
-            self.renew(problem.readers[target])
-        return made, ended
+    def cost(self, step: int) -> float:
+        """Of the steps that can be taken, the one with the least cost is next."""
+        rule, reads, terms, present = self.rule, self.reads, self.terms, self.present
+        cost = 0.0
+        for value in self.graph.results[step]:
+            count = terms[value]
+            cost -= self.result_gain[count if count <= FEW else FEW + 1]
+            if not present[value]:
+                cost += rule.pressure + (rule.stuck if self.stuck[value] else 0.0)
+            if count == 1 and not reads[value]:
+                cost -= rule.pressure
+        for value in self.graph.operands[step]:
+            if not (rule.patient and self.held[value]):
+                count = reads[value]
+                cost -= self.operand_gain[count if count <= FEW else FEW + 1]
+            if not present[value]:
+                cost += rule.pressure + rule.loading
+        return cost
 
-    def renew(self, steps: Sequence[int]) -> None:
-        """Enters those of the steps that are ready with their present cost."""
+    def renew(self, steps: Iterable[int]) -> None:
+        """Enters those of the steps that can be taken with their present cost."""
+        sign = -1 if self.rule.recent else 1
         for step in steps:
             if not self.waiting[step] and not self.taken[step]:
-                heappush(self.queue, (self.cost(step), step))
+                heappush(self.queue, (self.cost(step), sign * step))
+
+    def take(self, step: int) -> None:
+        """Counts a step as taken, and renews the steps that this makes more urgent."""
+        graph = self.graph
+        for value in graph.operands[step]:
+            self.reads[value] -= 1
+            if self.begun(value) or self.reads[value] <= FEW:
+                self.renew(graph.readers[value])
+        for value in graph.results[step]:
+            self.terms[value] -= 1
+            if self.begun(value) or self.terms[value] <= FEW:
+                self.renew(graph.makers[value])
+            if not self.terms[value]:
+                self.finished(value)
+
+    def begun(self, value: int) -> bool:
+        """Notes that a value is present; whether it is new."""
+        new = not self.present[value]
+        self.present[value] = True
+        return new
+
+    def finished(self, value: int) -> None:
+        """Lets the readers of a value be taken."""
+        graph = self.graph
+        for reader in graph.readers[value]:
+            self.waiting[reader] -= 1
+            if not self.waiting[reader]:
+                self.freed(reader)
+        self.renew(graph.readers[value])
+
+    def freed(self, step: int) -> None:
+        """Notes that a step can be taken now, which its neighbours may have waited for."""
+        for value in self.graph.results[step]:
+            self.stuck[value] -= 1
+            if not self.stuck[value] and not self.present[value]:
+                self.renew(self.graph.makers[value])
+        for value in self.graph.operands[step]:
+            self.held[value] -= 1
+            if self.rule.patient and not self.held[value] and self.reads[value] <= FEW:
+                self.renew(self.graph.readers[value])
 
 
 def instructions(selection: Selection, order: Sequence[Step]) -> StraightLine:
