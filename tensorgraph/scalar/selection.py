@@ -8,6 +8,7 @@ term with two factors, a fused multiply-add. The count of operations is decided 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -66,6 +67,26 @@ def selected(program: ScalarProgram) -> Selection:
         for index, element in enumerate(elements)
     )
     return Selection(program.inputs, tuple(array for array, _ in program.outputs), tuple(selector.values), stores)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Adds a term to an accumulation, or scales a value."""
+
+    target: int
+    term: Term
+
+
+def steps(selection: Selection) -> Iterator[Step]:
+    """All steps, by ascending target."""
+    for target, value in enumerate(selection.values):
+        match value:
+            case Scaled(_, operand):
+                yield Step(target, Term(True, (operand,)))
+            case Accumulation(terms):
+                yield from (Step(target, term) for term in terms)
+            case Input() | Constant():
+                pass
 
 
 class _Selector:
