@@ -1,17 +1,17 @@
-"""Compiles a package's float32 kernels for compute capability 9.0 and prints registers and stack of each.
+"""Compiles a package's kernels for compute capability 9.0 and prints registers and stack of each.
+
+    python tests/compile_kernels.py FOLDER [fp32|fp64]
 
 A program of its own, because kernels imported under Triton's interpreter cannot be compiled.
 """
 
-import importlib
+import importlib.util
 import inspect
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -20,21 +20,23 @@ from triton.compiler import ASTSource
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
 
-def compiled(kernel, channels: int = 128) -> bytes:
+def compiled(kernel, dtype: str, channels: int = 128) -> bytes:
     """The machine code of a kernel."""
     names = list(inspect.signature(kernel.fn).parameters)
     constants = {"channels": channels, "BLOCK": 128}
-    signature = dict.fromkeys(names, "*fp32") | {"rows": "i32"} | dict.fromkeys(constants, "constexpr")
+    signature = dict.fromkeys(names, f"*{dtype}") | {"rows": "i32"} | dict.fromkeys(constants, "constexpr")
     values = {(names.index(name),): value for name, value in constants.items()}
     source = ASTSource(fn=kernel, signature={name: signature[name] for name in names}, constexprs=values)
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4}).asm["cubin"]
 
 
-def main(package: str) -> None:
-    module = importlib.import_module(f"generated.{package}.program_triton")
+def main(folder: str, dtype: str = "fp32") -> None:
+    spec = importlib.util.spec_from_file_location("program_triton", Path(folder) / "program_triton.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     for program in ("forward", "backward", "double_backward"):
         with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-            file.write(compiled(getattr(module, f"{program}_kernel")))
+            file.write(compiled(getattr(module, f"{program}_kernel"), dtype))
             file.flush()
             dump = subprocess.run(
                 [CUOBJDUMP, "-res-usage", file.name], check=True, capture_output=True, text=True
@@ -44,4 +46,4 @@ def main(package: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

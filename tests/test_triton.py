@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tensorgraph.cli import main
+
 triton = pytest.importorskip("triton", reason="triton is not installed on this platform")
 
 ROOT = Path(__file__).parents[1]
@@ -76,14 +78,30 @@ def test_operators_differentiate_on_the_gpu(name):
     assert torch.autograd.gradgradcheck(package.invariants, (features,))
 
 
-def test_kernels_compile_ahead_of_time_without_spills():
-    """For compute capability 9.0, which needs no GPU: float32 kernels keep every value in registers."""
+def registers(folder: Path, dtype: str) -> list[int]:
+    """Of the three kernels, compiled for capability 9.0, which needs no GPU; asserts that none of them spills."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    command = [sys.executable, str(ROOT / "tests" / "compile_kernels.py"), "hiphop5"]
+    command = [sys.executable, str(ROOT / "tests" / "compile_kernels.py"), str(folder), dtype]
     output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300)
     usage = re.findall(r"(\w+) registers=(\d+) stack=(\d+)", output.stdout)
     assert [program for program, *_ in usage] == ["forward", "backward", "double_backward"]
-    assert all(int(stack) == 0 for *_, stack in usage)
+    assert all(int(stack) == 0 for *_, stack in usage), output.stdout
+    return [int(count) for _, count, _ in usage]
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp64"])
+@pytest.mark.parametrize("name", ["hiphop5", "flexible5"])
+def test_kernels_keep_every_value_in_registers(name, dtype):
+    found = registers(ROOT / "generated" / name, dtype)
+    if (name, dtype) == ("hiphop5", "fp32"):
+        assert all(count <= limit for count, limit in zip(found, (40, 64, 112), strict=True)), found
+
+
+def test_rank_four_fits_registers_in_float32(tmp_path):
+    spec = tmp_path / "f44.yaml"
+    spec.write_text("name: f44\nbasis: {family: flexible, body_order: 5, max_rank: 4}\n")
+    assert main(["build", str(spec), "--out", str(tmp_path)]) == 0
+    registers(tmp_path / "f44", "fp32")
 
 
 def as_tuple(value):

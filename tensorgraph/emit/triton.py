@@ -1,6 +1,6 @@
 """Programs as Triton kernels: one thread per (atom, channel), one pass over memory.
 
-Every value is a register as far as there are any: at rank 3 all fit, from rank 4 on the double backward program spills.
+Every value is a register as far as there are any: in float32 all fit up to rank 4, in float64 up to rank 3.
 """
 
 from __future__ import annotations
