@@ -36,63 +36,63 @@ def components(unit_vectors: Tensor) -> Tensor:
     Returns:
         components ``[n, 16, ...]``
     """
-    # components[0]: s
-    x0 = torch.full_like(unit_vectors[:, 0], 1.0)
     # components[1]: v_x
-    x1 = unit_vectors[:, 0]
-    # components[2]: v_y
-    x2 = unit_vectors[:, 1]
+    x0 = unit_vectors[:, 0]
     # components[3]: v_z
-    x3 = unit_vectors[:, 2]
-    # components[4]: q_xx
-    x4 = x1 * x1
-    x5 = 3.0 * x4
-    x5 = x0 - x5
-    x5 = -0.3333333333333333 * x5
-    # components[5]: q_xy
-    x6 = x1 * x2
+    x1 = unit_vectors[:, 2]
     # components[6]: q_xz
-    x7 = x1 * x3
-    # components[7]: q_yy
-    x8 = x2 * x2
-    x9 = 3.0 * x8
-    x9 = x0 - x9
-    x9 = -0.3333333333333333 * x9
+    x2 = x0 * x1
+    # components[2]: v_y
+    x3 = unit_vectors[:, 1]
     # components[8]: q_yz
-    x10 = x2 * x3
-    # components[9]: t_xxx
-    x11 = 3.0 * x1
-    x12 = x1 * x4
-    x12 = 5.0 * x12
-    x11 = x11 - x12
-    x11 = -0.2 * x11
-    # components[10]: t_xxy
-    x12 = x2 * x4
-    x12 = 5.0 * x12
-    x12 = x2 - x12
-    x12 = -0.2 * x12
-    # components[11]: t_xxz
-    x4 = x3 * x4
-    x4 = 5.0 * x4
-    x4 = x3 - x4
-    x4 = -0.2 * x4
-    # components[12]: t_xyy
-    x13 = x2 * x6
-    x13 = 5.0 * x13
-    x13 = x1 - x13
-    x13 = -0.2 * x13
+    x4 = x3 * x1
+    # components[5]: q_xy
+    x5 = x0 * x3
     # components[13]: t_xyz
-    x14 = x3 * x6
-    # components[14]: t_yyy
-    x15 = 3.0 * x2
-    x16 = x2 * x8
-    x16 = 5.0 * x16
-    x15 = x15 - x16
-    x15 = -0.2 * x15
-    # components[15]: t_yyz
-    x8 = x3 * x8
-    x8 = 5.0 * x8
-    x8 = x3 - x8
+    x6 = x1 * x5
+    # components[12]: t_xyy
+    x7 = x3 * x5
+    x7 = 5.0 * x7
+    x7 = x0 - x7
+    x7 = -0.2 * x7
+    # components[9]: t_xxx
+    x8 = 3.0 * x0
+    x9 = x0 * x0
+    x10 = x0 * x9
+    x10 = 5.0 * x10
+    x8 = x8 - x10
     x8 = -0.2 * x8
-    components = torch.stack((x0, x1, x2, x3, x5, x6, x7, x9, x10, x11, x12, x4, x13, x14, x15, x8), dim=1)
+    # components[11]: t_xxz
+    x10 = x1 * x9
+    x10 = 5.0 * x10
+    x10 = x1 - x10
+    x10 = -0.2 * x10
+    # components[10]: t_xxy
+    x11 = x3 * x9
+    x11 = 5.0 * x11
+    x9 = 3.0 * x9
+    x11 = x3 - x11
+    x11 = -0.2 * x11
+    # components[0]: s
+    x12 = torch.full_like(unit_vectors[:, 0], 1.0)
+    # components[4]: q_xx
+    x9 = x12 - x9
+    x9 = -0.3333333333333333 * x9
+    # components[14]: t_yyy
+    x13 = 3.0 * x3
+    x14 = x3 * x3
+    x15 = x3 * x14
+    x15 = 5.0 * x15
+    x13 = x13 - x15
+    x13 = -0.2 * x13
+    # components[7]: q_yy
+    x15 = x1 * x14
+    x15 = 5.0 * x15
+    x14 = 3.0 * x14
+    x14 = x12 - x14
+    x14 = -0.3333333333333333 * x14
+    # components[15]: t_yyz
+    x15 = x1 - x15
+    x15 = -0.2 * x15
+    components = torch.stack((x12, x0, x3, x1, x9, x5, x2, x14, x4, x8, x11, x10, x7, x6, x13, x15), dim=1)
     return components

@@ -46,7 +46,8 @@ def print_function(name: str, line: StraightLine, summary: str, labels: Labels) 
     if any(item.target is None for item in stores):
         body.append(f"    zero = torch.zeros_like({like})")
     for array in line.outputs:
-        elements = ["zero" if s.target is None else names[s.target] for s in stores if s.array == array.name]
+        own = sorted((store for store in stores if store.array == array.name), key=lambda store: store.index)
+        elements = ["zero" if store.target is None else names[store.target] for store in own]
         closing = ",), dim=1)" if len(elements) == 1 else "), dim=1)"
         body += wrapped(f"    {array.name} = torch.stack((", elements, closing)
     body.append(f"    return {', '.join(array.name for array in line.outputs)}")

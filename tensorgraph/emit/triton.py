@@ -1,7 +1,7 @@
 """Programs as Triton kernels: one thread per (atom, channel), one pass over memory.
 
-Every value is a register as far as there are any: up to rank 3 all fit in float32; `tensorgraph kernels`
-tells which programs spill.
+Every value is a register as far as there are any: in float32 all fit up to rank 4, in float64 up to rank 3;
+`tensorgraph kernels` tells which programs spill.
 """
 
 from __future__ import annotations

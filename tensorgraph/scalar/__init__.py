@@ -1,9 +1,10 @@
 """The scalar program: hash-consed straight-line arithmetic over tensor components, closed under differentiation."""
 
 from tensorgraph.scalar.adjoint import vector_jacobian_product
-from tensorgraph.scalar.instructions import Instruction, Opcode, OperationCount, Store, StraightLine, scheduled
+from tensorgraph.scalar.instructions import Instruction, Opcode, OperationCount, Store, StraightLine
 from tensorgraph.scalar.ir import ArrayRef, Builder, Linear, ScalarProgram, evaluate
 from tensorgraph.scalar.lowering import Derivatives, lower_invariants, lower_tensor_components
+from tensorgraph.scalar.scheduling import scheduled
 
 __all__ = [
     "ArrayRef",
