@@ -127,6 +127,9 @@ def _contraction(
         if index != representative:  # met before: representatives come first in the order of indices
             result[index] = result[representative]
             continue
+        if (pair := _trailing_pair(index, step.graph.legs)) is not None:
+            result[index] = -builder.sum(result[_replaced(index, pair, axis)] for axis in (0, 1))
+            continue
         at = dict(zip(step.result, index, strict=True))
         terms = []
         for chosen in bundle_sums:
@@ -161,3 +164,17 @@ def _sorted_within(index: tuple[int, ...], legs: Sequence[int]) -> tuple[int, ..
     """The index with the legs of each vertex in ascending order."""
     remaining = iter(index)
     return tuple(axis for count in legs for axis in sorted(islice(remaining, count)))
+
+
+def _trailing_pair(index: tuple[int, ...], legs: Sequence[int]) -> int | None:
+    """Where two legs of one vertex both are z, the last axis: tracelessness gives that element from earlier ones."""
+    start = 0
+    for count in legs:
+        if count >= 2 and index[start + count - 2] == 2:
+            return start + count - 2
+        start += count
+    return None
+
+
+def _replaced(index: tuple[int, ...], at: int, axis: int) -> tuple[int, ...]:
+    return (*index[:at], axis, axis, *index[at + 2 :])
