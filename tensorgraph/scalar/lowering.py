@@ -15,6 +15,7 @@ from tensorgraph.graphs import Multigraph
 from tensorgraph.program import ContractionProgram, Step
 from tensorgraph.program.types import leg_owners
 from tensorgraph.scalar.adjoint import vector_jacobian_product
+from tensorgraph.scalar.bilinear import Forms
 from tensorgraph.scalar.ir import ArrayRef, Builder, Linear, ScalarProgram
 
 T = TypeVar("T")
@@ -91,26 +92,27 @@ def _monomial(builder: Builder, axes: Sequence[Linear], exponents: tuple[int, in
 
 def _contracted(builder: Builder, program: ContractionProgram, features: Sequence[Linear]) -> list[Linear]:
     values: list[NDArray[np.object_]] = []
+    forms = Forms(builder)
     for rank in range(program.max_rank + 1):
-        values.append(_full_tensor(builder, features[rank**2 : (rank + 1) ** 2], rank))
+        values.append(_full_tensor(forms, features[rank**2 : (rank + 1) ** 2], rank))
     graphs = [Multigraph((rank,)) for rank in range(program.max_rank + 1)]
     for step in program.steps:
-        values.append(_contraction(builder, step, graphs, values))
+        values.append(_contraction(forms, step, graphs, values))
         graphs.append(step.graph)
     return [values[value].item() for value in program.outputs]
 
 
-def _full_tensor(builder: Builder, independent: Sequence[Linear], rank: int) -> NDArray[np.object_]:
+def _full_tensor(forms: Forms, independent: Sequence[Linear], rank: int) -> NDArray[np.object_]:
     """All ``3**rank`` elements of a symmetric traceless tensor in terms of its independent components."""
     result = np.empty((3,) * rank, dtype=object)
     for index in np.ndindex(result.shape):
         row = embedding(rank)[index].tolist()
-        result[index] = builder.sum(element.scaled(factor) for element, factor in zip(independent, row, strict=True))
+        result[index] = forms.combination(e.scaled(factor) for e, factor in zip(independent, row, strict=True))
     return result
 
 
 def _contraction(
-    builder: Builder, step: Step, graphs: Sequence[Multigraph], values: Sequence[NDArray[np.object_]]
+    forms: Forms, step: Step, graphs: Sequence[Multigraph], values: Sequence[NDArray[np.object_]]
 ) -> NDArray[np.object_]:
     """One contraction, element by element.
 
@@ -128,16 +130,16 @@ def _contraction(
             result[index] = result[representative]
             continue
         if (pair := _trailing_pair(index, step.graph.legs)) is not None:
-            result[index] = -builder.sum(result[_replaced(index, pair, axis)] for axis in (0, 1))
+            result[index] = -forms.combination(result[_replaced(index, pair, axis)] for axis in (0, 1))
             continue
         at = dict(zip(step.result, index, strict=True))
         terms = []
         for chosen in bundle_sums:
             at.update(zip(summed, (axis for multiset, _ in chosen for axis in multiset), strict=True))
             factor = prod(arrangements for _, arrangements in chosen)
-            operands = (tuple(at[letter] for letter in operand.indices) for operand in (step.left, step.right))
-            terms.append(builder.product(left[next(operands)], right[next(operands)]).scaled(factor))
-        result[index] = builder.sum(terms)
+            at_left, at_right = (tuple(at[letter] for letter in o.indices) for o in (step.left, step.right))
+            terms.append((factor, left[at_left], right[at_right]))
+        result[index] = forms.value(terms)
     return result
 
 
