@@ -29,6 +29,7 @@ class Forms:
     def __init__(self, builder: Builder) -> None:
         self.builder = builder
         self.dependent: set[int] = set()
+        self.spaces: dict[tuple[int, int], Span] = {}
 
     def combination(self, terms: Iterable[Linear]) -> Linear:
         """A linear combination that later forms see through."""
@@ -55,15 +56,22 @@ class Forms:
                     result[pair] = result.get(pair, Fraction(0)) + factor * x.coefficient * y.coefficient
         return {pair: coefficient for pair, coefficient in sorted(result.items()) if coefficient}
 
-    def value(self, terms: Sequence[Term]) -> Linear:
+    def value(self, terms: Sequence[Term], operands: tuple[int, int]) -> Linear:
         """The cheapest way that is known to write a sum of products, given what the builder has already."""
         form = self.form(terms)
+        space = self.spaces.setdefault(operands, Span())
+        known = space.combination(form)
         writings: list[Callable[[], Linear]] = [
             lambda: self.builder.sum(self.builder.product(x, y).scaled(factor) for factor, x, y in terms),
             lambda: self.factored(form, 1),
             lambda: self.factored(form, -1),
         ]
-        return min(writings, key=self.cost_of)()
+        if known is not None:
+            writings.insert(0, lambda: self.builder.sum(known))
+        result = min(writings, key=self.cost_of)()
+        if known is None:
+            space.add(form, result)
+        return result
 
     def factored(self, form: Form, preference: int) -> Linear:
         """Rows of the form, each taken out by the value that most of what is left contains; ties by number."""
@@ -89,6 +97,42 @@ class Forms:
         cost = sum(price(node) for node in self.builder.nodes[mark:])
         self.builder.forget(mark)
         return cost
+
+
+class Span:
+    """Forms with their values, reduced so that any form in their span is found as a combination of the values."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[int, int], tuple[Form, Form]] = {}
+
+    def reduced(self, form: Form) -> tuple[Form, dict[int, Fraction]]:
+        """What elimination leaves of a form, and the combination of values that was taken away."""
+        rest, taken = dict(form), {}
+        for pivot, (row, parts) in self.rows.items():
+            if pivot in rest:
+                factor = rest[pivot]
+                _subtract(rest, row, factor)
+                _subtract(taken, parts, -factor)
+        return rest, taken
+
+    def combination(self, form: Form) -> list[Linear] | None:
+        rest, taken = self.reduced(form)
+        return None if rest else [Linear(c, v) for v, c in taken.items()]
+
+    def add(self, form: Form, value: Linear) -> None:
+        rest, taken = self.reduced(form)
+        parts = {v: -c for v, c in taken.items()}
+        _subtract(parts, {value.value: value.coefficient}, Fraction(-1))
+        pivot = next(iter(rest))
+        scale = rest[pivot]
+        self.rows[pivot] = {k: c / scale for k, c in rest.items()}, {v: c / scale for v, c in parts.items()}
+
+
+def _subtract(target, row, factor):
+    for key, coefficient in row.items():
+        target[key] = target.get(key, Fraction(0)) - factor * coefficient
+        if not target[key]:
+            del target[key]
 
 
 def price(node: Node) -> int:

@@ -96,9 +96,10 @@ def _contracted(builder: Builder, program: ContractionProgram, features: Sequenc
     for rank in range(program.max_rank + 1):
         values.append(_full_tensor(forms, features[rank**2 : (rank + 1) ** 2], rank))
     graphs = [Multigraph((rank,)) for rank in range(program.max_rank + 1)]
-    for step in program.steps:
-        values.append(_contraction(forms, step, graphs, values))
-        graphs.append(step.graph)
+    graphs += [step.graph for step in program.steps]
+    values += [np.empty(0, dtype=object)] * len(program.steps)
+    for number, step in sorted(enumerate(program.steps), key=lambda item: (item[1].graph.order, -sum(item[1].graph.legs), item[0])):
+        values[program.max_rank + 1 + number] = _contraction(forms, step, graphs, values)
     return [values[value].item() for value in program.outputs]
 
 
@@ -139,7 +140,7 @@ def _contraction(
             factor = prod(arrangements for _, arrangements in chosen)
             at_left, at_right = (tuple(at[letter] for letter in o.indices) for o in (step.left, step.right))
             terms.append((factor, left[at_left], right[at_right]))
-        result[index] = forms.value(terms)
+        result[index] = forms.value(terms, (step.left.value, step.right.value))
     return result
 
 
