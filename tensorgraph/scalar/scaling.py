@@ -10,16 +10,13 @@ as few multiplications as possible are left. The outputs stay what they are.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 from tensorgraph.scalar.ir import ZERO, Input, Linear, Node, One, Product, ScalarProgram, Sum
 
-PRIMES = (2, 3, 5)
-DIGIT = 1000
-"""A scale is a product of powers of ``PRIMES``; their exponents are digits of one integer, so scales multiply by adding
-integers. Exponents stay below half of ``DIGIT``."""
+CANDIDATES = 4
+"""Changes of one scale that are tried at a time."""
 
 
 def rescaled(program: ScalarProgram) -> ScalarProgram:
@@ -27,82 +24,117 @@ def rescaled(program: ScalarProgram) -> ScalarProgram:
     search = _Search(program)
     for price_of_term in (1, 0):
         search.improve(price_of_term)
-    return _with_scales(program, search.scale)
+    return _with_scales(program, search.scales())
 
 
-@dataclass
-class _Combination:
-    """What one sum or output multiplies its terms by: of each, the coefficient's size without ``PRIMES`` and its scale."""
+class _Logarithms:
+    """Positive rationals as integers, so that they multiply by addition: digits are the exponents of primes."""
 
-    sizes: list[Fraction]
-    scales: list[int]
+    BASE = 1 << 16
 
-    def cost(self, price_of_term: int) -> int:
-        """Multiplications by constants, and a price for each term that takes part in one."""
-        scaled = [pair for pair in zip(self.sizes, self.scales, strict=True) if pair != (1, 0)]
-        return len(set(scaled)) + price_of_term * len(scaled)
+    def __init__(self) -> None:
+        self.primes: list[int] = []
+
+    def of(self, number: Fraction) -> int:
+        return self._of_integer(number.numerator) - self._of_integer(number.denominator)
+
+    def _of_integer(self, number: int) -> int:
+        result, prime = 0, 2
+        while number > 1:
+            if number % prime:
+                prime += 1
+                continue
+            if prime not in self.primes:
+                self.primes.append(prime)
+            result += self.BASE ** self.primes.index(prime)
+            number //= prime
+        return result
+
+    def inverse(self, logarithm: int) -> Fraction:
+        result = Fraction(1)
+        for prime in self.primes:
+            exponent = (logarithm + self.BASE // 2) % self.BASE - self.BASE // 2
+            logarithm = (logarithm - exponent) // self.BASE
+            result *= Fraction(prime) ** exponent
+        return result
 
 
 class _Search:
+    """``combinations`` are the sums and outputs, each the logarithms of the coefficients' sizes, which scales change."""
+
     def __init__(self, program: ScalarProgram) -> None:
         self.nodes = program.nodes
-        self.factors = _factors(program.nodes)
-        self.scale: dict[int, int] = {
-            value: 0 for value, node in enumerate(program.nodes) if isinstance(node, Sum | Input)
-        }
-        self.combinations: list[_Combination] = []
+        self.logarithms = _Logarithms()
+        self.scale = {value: 0 for value, node in enumerate(program.nodes) if isinstance(node, Sum | Input)}
+        self.combinations: list[list[int]] = []
         self.uses: dict[int, list[tuple[int, int, int]]] = {value: [] for value in self.scale}
+        factors = _factors(program.nodes)
         for value, node in enumerate(program.nodes):
             if isinstance(node, Sum):
                 self.uses[value] += [(len(self.combinations), at, 1) for at in range(len(node.terms))]
-                self.combine(node.terms)
+                self.add(node.terms, factors)
         for _, elements in program.outputs:
             for element in elements:
                 if element.coefficient:
-                    self.combine(((element.coefficient, element.value),))
+                    self.add([(element.coefficient, element.value)], factors)
+        self.combinations_of = {v: list(dict.fromkeys(number for number, _, _ in u)) for v, u in self.uses.items()}
+        self.scales_in: list[list[int]] = [[] for _ in self.combinations]
+        for value, numbers in self.combinations_of.items():
+            for number in numbers:
+                self.scales_in[number].append(value)
 
-    def combine(self, terms: tuple[tuple[Fraction, int], ...]) -> None:
-        """Notes which scales the coefficients of a sum depend on. A term that is an input is always the input itself."""
-        for at, (_, value) in enumerate(terms):
+    def add(self, terms: Iterable[tuple[Fraction, int]], factors: list[Counter[int]]) -> None:
+        """One more combination. A term that is an input is always the input itself, not its scaled copy."""
+        combination = []
+        for at, (coefficient, value) in enumerate(terms):
+            combination.append(self.logarithms.of(abs(coefficient)))
             if not isinstance(self.nodes[value], Input):
-                for factor, power in self.factors[value].items():
+                for factor, power in factors[value].items():
                     self.uses[factor].append((len(self.combinations), at, -power))
-        parts = [_split(abs(coefficient)) for coefficient, _ in terms]
-        self.combinations.append(_Combination([size for size, _ in parts], [scale for _, scale in parts]))
+        self.combinations.append(combination)
 
     def improve(self, price_of_term: int) -> None:
-        """Changes one scale at a time while the cost falls."""
-        improved = True
-        while improved:
-            improved = False
-            for value in self.scale:
-                best = min(self.candidates(value), key=lambda change: (self.cost(value, change, price_of_term), change))
-                if best and self.cost(value, best, price_of_term) < self.cost(value, 0, price_of_term):
+        """Changes one scale at a time while the cost falls, and looks again at those that a change concerns."""
+        waiting = list(self.scale)
+        while waiting:
+            concerned: set[int] = set()
+            for value in waiting:
+                costs = {change: self.cost(value, change, price_of_term) for change in self.candidates(value)}
+                best = min(costs, key=lambda change: (costs[change], change))
+                if costs[best] < costs[0]:
                     self.change(value, best)
-                    improved = True
+                    concerned.update(other for n in self.combinations_of[value] for other in self.scales_in[n])
+            waiting = sorted(concerned)
 
-    def candidates(self, value: int) -> set[int]:
-        """No change, back to the value itself, and changes that make a coefficient 1."""
-        result = {0, -self.scale[value]}
+    def candidates(self, value: int) -> list[int]:
+        """No change, back to the value itself, and the changes that make the most coefficients 1."""
+        wanted: Counter[int] = Counter()
         for number, at, power in self.uses[value]:
-            wanted = -self.combinations[number].scales[at]
-            if wanted % power == 0:
-                result.add(wanted // power)
-        return result
+            logarithm = self.combinations[number][at]
+            if logarithm % power == 0:
+                wanted[-logarithm // power] += 1
+        return list(dict.fromkeys((0, -self.scale[value], *(change for change, _ in wanted.most_common(CANDIDATES)))))
 
     def cost(self, value: int, change: int, price_of_term: int) -> int:
-        """Of all combinations that a scale takes part in; the scaled copy of an input is one multiplication."""
+        """Multiplications in all combinations that a scale takes part in, and a price for each term multiplied.
+
+        The scaled copy of an input is one multiplication.
+        """
         self.change(value, change)
-        concerned = dict.fromkeys(number for number, _, _ in self.uses[value])
-        cost = sum(self.combinations[number].cost(price_of_term) for number in concerned)
-        copied = isinstance(self.nodes[value], Input) and self.scale[value] != 0
+        cost = int(isinstance(self.nodes[value], Input) and self.scale[value] != 0)
+        for number in self.combinations_of[value]:
+            scaled = [logarithm for logarithm in self.combinations[number] if logarithm]
+            cost += len(set(scaled)) + price_of_term * len(scaled)
         self.change(value, -change)
-        return cost + copied
+        return cost
 
     def change(self, value: int, change: int) -> None:
         self.scale[value] += change
         for number, at, power in self.uses[value]:
-            self.combinations[number].scales[at] += power * change
+            self.combinations[number][at] += power * change
+
+    def scales(self) -> dict[int, Fraction]:
+        return {value: self.logarithms.inverse(logarithm) for value, logarithm in self.scale.items()}
 
 
 def _factors(nodes: tuple[Node, ...]) -> list[Counter[int]]:
@@ -119,14 +151,14 @@ def _factors(nodes: tuple[Node, ...]) -> list[Counter[int]]:
     return result
 
 
-def _with_scales(program: ScalarProgram, scale: Mapping[int, int]) -> ScalarProgram:
+def _with_scales(program: ScalarProgram, scale: Mapping[int, Fraction]) -> ScalarProgram:
     """The program that computes the scaled values: numbers of scaled values as factors, references to values as terms."""
     nodes: list[Node] = []
     factors: list[int] = []
     terms: list[Linear] = []
     scales: list[Fraction] = []
     for value, node in enumerate(program.nodes):
-        scales.append(_fraction(scale.get(value, 0)))
+        scales.append(scale.get(value, Fraction(1)))
         match node:
             case Product(left, right):
                 scales[value] = scales[left] * scales[right]
@@ -148,24 +180,4 @@ def _with_scales(program: ScalarProgram, scale: Mapping[int, int]) -> ScalarProg
     )
     result = ScalarProgram(program.inputs, tuple(nodes), outputs)
     result.verify()
-    return result
-
-
-def _split(size: Fraction) -> tuple[Fraction, int]:
-    """A positive number as what is free of ``PRIMES`` and a scale."""
-    scale = 0
-    for digit, prime in enumerate(PRIMES):
-        while size.numerator % prime == 0:
-            size, scale = size / prime, scale + DIGIT**digit
-        while size.denominator % prime == 0:
-            size, scale = size * prime, scale - DIGIT**digit
-    return size, scale
-
-
-def _fraction(scale: int) -> Fraction:
-    result = Fraction(1)
-    for prime in PRIMES:
-        exponent = (scale + DIGIT // 2) % DIGIT - DIGIT // 2
-        scale = (scale - exponent) // DIGIT
-        result *= Fraction(prime) ** exponent
     return result
