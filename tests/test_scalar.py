@@ -145,8 +145,14 @@ def test_tensor_components_of_a_unit_vector(max_rank):
 
 def test_operation_counts_beat_the_prototype():
     """Counts are part of the promise; a change that raises them has to be argued."""
-    _, programs = family("hiphop", 5, 3)
-    assert [scheduled(program).operations.total for program in programs] == [293, 723, 1673]
+    promised = {
+        ("hiphop", 5, 3): [252, 595, 1386],
+        ("flexible", 5, 3): [264, 627, 1472],
+        ("flexible", 5, 4): [889, 2038, 4768],
+    }
+    for case, counts in promised.items():
+        _, programs = family(*case)
+        assert [scheduled(program).operations.total for program in programs] == counts
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 3)), max_size=8))
@@ -194,8 +200,8 @@ def test_verify_refuses_what_is_no_program():
         ((Input("x", 0), Product(-1, 0)), "later"),
         ((One(), Input("x", 1)), "no input"),
         ((Input("x", 0), Product(0, 0), Product(1, 0)), "canonical"),
-        ((One(), Input("x", 0), Sum(((-two, 0), (two * 2, 1)))), "canonical"),
-        ((One(), Input("x", 0), Sum(((two, 0), (two * 2, 1)))), "canonical"),
+        ((One(), Input("x", 0), Sum(((one, 1), (two, 0)))), "canonical"),
+        ((One(), Input("x", 0), Sum(((one, 0), (one * 0, 1)))), "canonical"),
         ((One(), Sum(((one, 0),))), "canonical"),
         ((One(), Input("x", 0)), "no output needs"),
         ((Input("x", 0),), "does not exist"),

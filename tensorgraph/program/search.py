@@ -4,8 +4,8 @@ Every connected subgraph of an invariant is an open-legged graph; isomorphic one
 of its axes, so they are one intermediate. Cutting a class into two connected parts is one contraction of smaller
 classes. A program is a choice of one cut per class; its cost, by ``cut_cost``, counts each class that is reached once,
 which is how sharing enters. The search starts from the cheapest cuts of each class alone and changes single cuts while
-the family's cost falls. Branch and bound then goes through all choices that could be cheaper; if it gets to the end, the
-choice is proved to be cheapest.
+the family's cost falls. Branch and bound then goes through all choices that could be cheaper; where it gets to the end,
+the choice is proved to be cheapest.
 """
 
 from __future__ import annotations
@@ -153,7 +153,10 @@ def _cheapest(known: Choice, roots: Sequence[Multigraph]) -> tuple[Choice, bool]
     pending: list[tuple[frozenset[Multigraph], int, Choice]] = [(frozenset(g for g in roots if g.order > 1), 0, {})]
     while pending:
         waiting, cost, choice = pending.pop()
-        if cost + sum(_least_cost(graph) for graph in waiting) >= cost_of_best or reached.get(waiting, cost + 1) <= cost:
+        if (
+            cost + sum(_least_cost(graph) for graph in waiting) >= cost_of_best
+            or reached.get(waiting, cost + 1) <= cost
+        ):
             continue
         if not waiting:
             best, cost_of_best = choice, cost

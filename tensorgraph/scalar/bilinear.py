@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import TypeVar
 
 from tensorgraph.scalar.ir import Builder, Linear, Node, Product, Sum
@@ -98,9 +99,10 @@ class Forms:
         form = self._form(terms)
         span = self.spans.get(operands, Span())
         rest, taken = span.reduced(form)
-        writings = [lambda way=way: way(self.builder, terms, form) for way in ways]
+        writings: list[Callable[[], Linear]] = [partial(way, self.builder, terms, form) for way in ways]
         if not rest:
-            writings.insert(0, lambda: self.builder.sum(Linear(factor, value) for value, factor in taken.items()))
+            known = [Linear(factor, value) for value, factor in taken.items()]
+            writings.insert(0, lambda: self.builder.sum(known))
         written = min(writings, key=self.price_of)()
         if rest:
             self.spans[operands] = span.with_form(form, written)

@@ -152,12 +152,6 @@ class Builder:
             del self._numbers[node]
         del self.nodes[mark:]
 
-    def forget(self, mark: int) -> None:
-        """Unmakes the values from number ``mark`` on: a trial is taken back."""
-        for node in self.nodes[mark:]:
-            del self._numbers[node]
-        del self.nodes[mark:]
-
     def input(self, array: str, index: int) -> Linear:
         """An element of an input array."""
         return Linear(Fraction(1), self._number(Input(array, index)))

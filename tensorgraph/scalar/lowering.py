@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-import numpy as np
-
 from tensorgraph.algebra import components, embedding, projection
 from tensorgraph.graphs import canonical
 from tensorgraph.program import ContractionProgram
@@ -113,8 +111,8 @@ def _powers(program: ContractionProgram) -> Iterator[tuple[int, int, int, int]]:
 def _transposed_embedding(builder: Builder, elements: Elements, rank: int) -> list[Linear]:
     """What a tensor pairs with in the independent components of the traceless one that it is contracted with."""
     return [
-        builder.sum(elements[index].scaled(int(weights[index])) for index in np.ndindex(elements.shape))
-        for weights in np.moveaxis(embedding(rank), -1, 0)
+        builder.sum(e.scaled(w) for e, w in zip(elements.ravel().tolist(), weights, strict=True) if w)
+        for weights in embedding(rank).reshape(-1, 2 * rank + 1).T.tolist()
     ]
 
 

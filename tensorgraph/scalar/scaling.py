@@ -60,7 +60,7 @@ class _Logarithms:
 
 
 class _Search:
-    """``combinations`` are the sums and outputs, each the logarithms of the coefficients' sizes, which scales change."""
+    """Scales of values, and ``combinations``: of each sum and output the coefficients' sizes as logarithms."""
 
     def __init__(self, program: ScalarProgram) -> None:
         self.nodes = program.nodes
@@ -152,7 +152,7 @@ def _factors(nodes: tuple[Node, ...]) -> list[Counter[int]]:
 
 
 def _with_scales(program: ScalarProgram, scale: Mapping[int, Fraction]) -> ScalarProgram:
-    """The program that computes the scaled values: numbers of scaled values as factors, references to values as terms."""
+    """The program of scaled values: ``factors`` are their numbers in it, ``terms`` references to the values."""
     nodes: list[Node] = []
     factors: list[int] = []
     terms: list[Linear] = []
