@@ -18,6 +18,7 @@ from tensorgraph.scalar.contracting import contracted
 from tensorgraph.scalar.ir import Product, Sum
 from tensorgraph.scalar.lowering import _powers
 from tensorgraph.scalar.scaling import rescaled
+from tensorgraph.scalar.sharing import shared
 
 INPUTS = ArrayRef("x", 5)
 VALUES = [Fraction(2, 3), Fraction(-5), Fraction(7, 2), Fraction(11), Fraction(-13, 5)]
@@ -113,6 +114,42 @@ operations = st.lists(
 
 @given(operations, st.lists(st.tuples(numbers, st.integers(0, 40)), min_size=1, max_size=5))
 def test_scales_change_no_output_and_add_no_operation(steps, wanted):
+    program = _program(steps, wanted)
+    scaled = rescaled(program)
+    assert evaluate(scaled, {"x": VALUES}) == evaluate(program, {"x": VALUES})
+    assert _scalings(scaled) <= _scalings(program)
+
+
+@given(operations, st.lists(st.tuples(numbers, st.integers(0, 40)), min_size=1, max_size=5))
+def test_sharing_changes_no_output_and_adds_no_operation(steps, wanted):
+    program = _program(steps, wanted)
+    smaller = shared(program)
+    assert evaluate(smaller, {"x": VALUES}) == evaluate(program, {"x": VALUES})
+    assert price(smaller.nodes) <= price(program.nodes)
+
+
+def test_common_parts_of_sums_are_computed_once():
+    """x0 + x1 + x2 with and without x3, and twice x0 + x1 + x2 beside x4: one sum of three and two additions."""
+    builder = Builder()
+    x = [builder.input("x", k) for k in range(5)]
+    outputs = [builder.sum(x[:3]), builder.sum(x[:4]), builder.sum([*(v.scaled(2) for v in x[:3]), x[4].scaled(2)])]
+    program = shared(builder.finish((INPUTS,), {ArrayRef("y", 3): outputs}))
+    assert price(program.nodes) == 4
+
+
+def test_a_sum_may_contain_the_shared_pair_and_its_sum():
+    """y = x0 + x1 times x2, and x0 + x1 + 3 y: its terms x0, x1 are another y, which is there already."""
+    builder = Builder()
+    x = [builder.input("x", k) for k in range(5)]
+    pair = builder.sum(x[:2])
+    outputs = [builder.product(pair, x[2]), builder.sum([*x[:2], pair.scaled(3)])]
+    program = builder.finish((INPUTS,), {ArrayRef("y", 2): outputs})
+    assert evaluate(shared(program), {"x": VALUES}) == evaluate(program, {"x": VALUES})
+    assert price(shared(program).nodes) < price(program.nodes)
+
+
+def _program(steps, wanted):
+    """A random program of sums and products."""
     builder = Builder()
     made = [builder.input("x", k) for k in range(5)]
     for kind, *arguments in steps:
@@ -122,10 +159,7 @@ def test_scales_change_no_output_and_add_no_operation(steps, wanted):
         else:
             made.append(builder.sum(made[k % len(made)].scaled(c) for c, k in arguments[0]))
     outputs = [made[-1 - k % len(made)].scaled(c) for c, k in wanted]
-    program = builder.finish((INPUTS,), {ArrayRef("y", len(outputs)): outputs})
-    scaled = rescaled(program)
-    assert evaluate(scaled, {"x": VALUES}) == evaluate(program, {"x": VALUES})
-    assert _scalings(scaled) <= _scalings(program)
+    return builder.finish((INPUTS,), {ArrayRef("y", len(outputs)): outputs})
 
 
 def _scalings(program):

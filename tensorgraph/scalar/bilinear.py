@@ -26,7 +26,7 @@ Term = tuple[int, Linear, Linear]
 
 Key = TypeVar("Key")
 
-PRODUCT_PRICE = 3
+PRODUCT_PRICE = 5
 """Of a multiplication of two values, in additions: its derivative takes two more of them, that of an addition none."""
 
 

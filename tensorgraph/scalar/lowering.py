@@ -12,6 +12,7 @@ from tensorgraph.scalar.adjoint import vector_jacobian_product
 from tensorgraph.scalar.contracting import Elements, contracted
 from tensorgraph.scalar.ir import ArrayRef, Builder, Linear, ScalarProgram
 from tensorgraph.scalar.scaling import rescaled
+from tensorgraph.scalar.sharing import shared
 
 T = TypeVar("T")
 
@@ -61,7 +62,7 @@ def lower_invariants(program: ContractionProgram) -> Derivatives[ScalarProgram]:
             ArrayRef(GRAD_GRAD_INVARIANTS, n_invariants): both[n_features:],
         },
     )
-    return Derivatives(rescaled(forward), rescaled(backward), rescaled(double_backward))
+    return Derivatives(*(rescaled(shared(program)) for program in (forward, backward, double_backward)))
 
 
 def _gradient(
