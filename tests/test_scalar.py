@@ -147,15 +147,21 @@ def test_tensor_components_of_a_unit_vector(max_rank):
 
 def test_operation_counts_beat_the_prototype():
     """Counts are part of the promise; a change that raises them has to be argued."""
-    _, programs = family("hiphop", 5, 3)
-    assert [scheduled(program).operations.total for program in programs] == [293, 712, 1659]
+    promised = {
+        ("hiphop", 5, 3): [250, 592, 1384],
+        ("flexible", 5, 3): [260, 612, 1442],
+        ("flexible", 5, 4): [866, 1976, 4648],
+    }
+    for case, counts in promised.items():
+        _, programs = family(*case)
+        assert [scheduled(program).operations.total for program in programs] == counts
 
 
 def test_few_values_are_alive():
     """What decides whether a kernel spills; depth-first order had 42, 62 and 152."""
     _, programs = family("hiphop", 5, 3)
     found = [scheduled(program).live_values for program in programs]
-    assert all(count <= limit for count, limit in zip(found, (30, 50, 90), strict=True)), found
+    assert all(count <= limit for count, limit in zip(found, (25, 55, 90), strict=True)), found
 
 
 @st.composite
@@ -233,8 +239,8 @@ def test_verify_refuses_what_is_no_program():
         ((Input("x", 0), Product(-1, 0)), "later"),
         ((One(), Input("x", 1)), "no input"),
         ((Input("x", 0), Product(0, 0), Product(1, 0)), "canonical"),
-        ((One(), Input("x", 0), Sum(((-two, 0), (two * 2, 1)))), "canonical"),
-        ((One(), Input("x", 0), Sum(((two, 0), (two * 2, 1)))), "canonical"),
+        ((One(), Input("x", 0), Sum(((one, 1), (two, 0)))), "canonical"),
+        ((One(), Input("x", 0), Sum(((one, 0), (one * 0, 1)))), "canonical"),
         ((One(), Sum(((one, 0),))), "canonical"),
         ((One(), Input("x", 0)), "no output needs"),
         ((Input("x", 0),), "does not exist"),

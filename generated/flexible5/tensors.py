@@ -56,43 +56,43 @@ def components(unit_vectors: Tensor) -> Tensor:
     x7 = x0 - x7
     x7 = -0.2 * x7
     # components[9]: t_xxx
-    x8 = 3.0 * x0
-    x9 = x0 * x0
-    x10 = x0 * x9
-    x10 = 5.0 * x10
-    x8 = x8 - x10
-    x8 = -0.2 * x8
+    x8 = x0 * x0
+    x9 = x0 * x8
+    x10 = 3.0 * x0
+    x9 = 5.0 * x9
+    x9 = x10 - x9
+    x9 = -0.2 * x9
     # components[11]: t_xxz
-    x10 = x1 * x9
+    x10 = x1 * x8
     x10 = 5.0 * x10
     x10 = x1 - x10
     x10 = -0.2 * x10
     # components[10]: t_xxy
-    x11 = x3 * x9
+    x11 = x3 * x8
+    x8 = 3.0 * x8
     x11 = 5.0 * x11
-    x9 = 3.0 * x9
     x11 = x3 - x11
     x11 = -0.2 * x11
     # components[0]: s
     x12 = torch.full_like(unit_vectors[:, 0], 1.0)
     # components[4]: q_xx
-    x9 = x12 - x9
-    x9 = -0.3333333333333333 * x9
+    x8 = x12 - x8
+    x8 = -0.3333333333333333 * x8
     # components[14]: t_yyy
-    x13 = 3.0 * x3
-    x14 = x3 * x3
-    x15 = x3 * x14
-    x15 = 5.0 * x15
-    x13 = x13 - x15
-    x13 = -0.2 * x13
+    x13 = x3 * x3
+    x14 = x3 * x13
+    x15 = 3.0 * x3
+    x14 = 5.0 * x14
+    x14 = x15 - x14
+    x14 = -0.2 * x14
     # components[7]: q_yy
-    x15 = x1 * x14
-    x15 = 5.0 * x15
-    x14 = 3.0 * x14
-    x14 = x12 - x14
-    x14 = -0.3333333333333333 * x14
+    x15 = x1 * x13
+    x13 = 3.0 * x13
+    x13 = x12 - x13
+    x13 = -0.3333333333333333 * x13
     # components[15]: t_yyz
+    x15 = 5.0 * x15
     x15 = x1 - x15
     x15 = -0.2 * x15
-    components = torch.stack((x12, x0, x3, x1, x9, x5, x2, x14, x4, x8, x11, x10, x7, x6, x13, x15), dim=1)
+    components = torch.stack((x12, x0, x3, x1, x8, x5, x2, x13, x4, x9, x11, x10, x7, x6, x14, x15), dim=1)
     return components

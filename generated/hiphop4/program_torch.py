@@ -29,1131 +29,871 @@ from torch import Tensor
 
 
 def forward(features: Tensor) -> Tensor:
-    """161 operations per row.
+    """128 operations per row.
 
     Args:
         features ``[n, 16, ...]``
     Returns:
         invariants ``[n, 7, ...]``
     """
-    # invariants[1]: vv = v_a v_a
-    x0 = features[:, 1]
-    x1 = x0 * x0
-    x2 = features[:, 2]
-    x1 = torch.addcmul(x1, x2, x2)
-    x3 = features[:, 3]
-    x1 = torch.addcmul(x1, x3, x3)
-    # invariants[4]: vvq = q_ab v_a v_b
-    x4 = features[:, 4]
-    x5 = x0 * x4
-    x6 = features[:, 5]
-    x5 = torch.addcmul(x5, x2, x6)
-    x7 = features[:, 6]
-    x5 = torch.addcmul(x5, x3, x7)
-    x5 = x0 * x5
-    x8 = x0 * x6
-    x9 = features[:, 7]
-    x8 = torch.addcmul(x8, x2, x9)
-    x10 = features[:, 8]
-    x8 = torch.addcmul(x8, x3, x10)
-    x5 = torch.addcmul(x5, x2, x8)
-    x0 = x0 * x7
-    x0 = torch.addcmul(x0, x2, x10)
-    x2 = x4 + x9
-    x0 = torch.addcmul(x0, x3, x2, value=-1.0)
-    x0 = torch.addcmul(x5, x3, x0)
-    # invariants[2]: qq = q_ab q_ab
-    x3 = x6 * x6
-    x5 = x7 * x7
-    x8 = x3 + x5
-    x11 = x3 + x5
-    x12 = x10 * x10
-    x8 = x8 + x12
-    x3 = x3 + x12
-    x5 = x5 + x12
-    x12 = x4 * x4
-    x11 = x11 + x12
-    x13 = x9 * x9
-    x3 = x3 + x13
-    x12 = x12 + x13
-    x8 = 2.0 * x8
-    x8 = x12 + x8
-    x12 = x2 * x2
-    x8 = x8 + x12
-    # invariants[5]: qqq = q_ab q_ac q_bc
-    x5 = x5 + x12
-    x12 = x4 * x6
-    x12 = torch.addcmul(x12, x6, x9)
-    x12 = torch.addcmul(x12, x7, x10)
-    x13 = x6 * x10
-    x13 = torch.addcmul(x13, x4, x7)
-    x13 = torch.addcmul(x13, x7, x2, value=-1.0)
-    x12 = x6 * x12
-    x12 = torch.addcmul(x12, x7, x13)
-    x13 = x6 * x7
-    x13 = torch.addcmul(x13, x9, x10)
-    x13 = torch.addcmul(x13, x10, x2, value=-1.0)
-    x12 = torch.addcmul(x12, x10, x13)
-    x12 = 2.0 * x12
-    x11 = torch.addcmul(x12, x4, x11)
-    x3 = torch.addcmul(x11, x9, x3)
-    x3 = torch.addcmul(x3, x2, x5, value=-1.0)
     # invariants[3]: tt = t_abc t_abc
-    x5 = features[:, 11]
-    x11 = features[:, 13]
-    x12 = x5 * x11
-    x13 = features[:, 15]
-    x12 = torch.addcmul(x12, x11, x13)
-    x14 = features[:, 10]
-    x15 = features[:, 12]
-    x12 = torch.addcmul(x12, x14, x15)
-    x12 = 2.0 * x12
-    x16 = features[:, 9]
-    x17 = x15 + x16
-    x12 = torch.addcmul(x12, x16, x14)
-    x18 = features[:, 14]
-    x19 = x14 + x18
-    x12 = torch.addcmul(x12, x15, x18)
-    x12 = torch.addcmul(x12, x17, x19)
-    x6 = x6 * x12
-    x12 = x5 + x13
-    x20 = x14 * x11
-    x20 = torch.addcmul(x20, x11, x19, value=-1.0)
-    x20 = torch.addcmul(x20, x5, x17, value=-1.0)
-    x20 = 2.0 * x20
-    x20 = torch.addcmul(x20, x16, x5)
-    x20 = torch.addcmul(x20, x15, x13)
-    x20 = torch.addcmul(x20, x17, x12)
-    x6 = torch.addcmul(x6, x7, x20)
-    x7 = x15 * x11
-    x7 = torch.addcmul(x7, x11, x17, value=-1.0)
-    x7 = torch.addcmul(x7, x13, x19, value=-1.0)
-    x7 = 2.0 * x7
-    x7 = torch.addcmul(x7, x14, x5)
-    x7 = torch.addcmul(x7, x18, x13)
-    x7 = torch.addcmul(x7, x19, x12)
-    x6 = torch.addcmul(x6, x10, x7)
-    x7 = x11 * x11
-    x10 = x14 * x14
-    x5 = x5 * x5
-    x11 = x15 * x15
-    x14 = x10 + x5
-    x14 = x14 + x7
-    x14 = 2.0 * x14
-    x14 = x14 + x11
-    x15 = x11 + x7
-    x13 = x13 * x13
-    x15 = x15 + x13
-    x15 = 2.0 * x15
-    x15 = x15 + x10
-    x17 = x17 * x17
-    x16 = x16 * x16
-    x14 = x14 + x16
-    x14 = x14 + x17
-    x4 = x4 * x14
-    x14 = x19 * x19
-    x18 = x18 * x18
-    x15 = x15 + x18
-    x15 = x15 + x14
-    x4 = torch.addcmul(x4, x9, x15)
-    x9 = x10 + x11
-    x9 = x9 + x17
-    x9 = x9 + x14
-    x10 = x17 + x14
-    x9 = x9 + x5
-    x9 = x9 + x13
-    x5 = x5 + x13
-    x11 = x16 + x18
-    x9 = 3.0 * x9
-    x9 = x11 + x9
-    x10 = x10 + x7
-    x7 = 6.0 * x7
-    x7 = x9 + x7
-    x9 = x12 * x12
-    x7 = x7 + x9
+    x0 = features[:, 13]
+    x0 = 2.0 * x0
+    x1 = x0 * x0
+    x2 = 0.25 * x1
+    x1 = 0.5 * x1
+    x3 = features[:, 15]
+    x4 = x3 * x3
+    x1 = x1 + x4
+    x5 = 2.0 * x3
+    x6 = features[:, 11]
+    x7 = x3 + x6
+    x1 = torch.addcmul(x1, x7, x7)
+    x7 = x0 * x7
+    x5 = x6 - x5
+    x8 = features[:, 12]
+    x5 = x8 * x5
+    x9 = features[:, 9]
+    x5 = torch.addcmul(x5, x9, x3, value=-1.0)
+    x10 = features[:, 14]
+    x5 = torch.addcmul(x5, x0, x10)
+    x0 = x9 * x0
+    x11 = features[:, 10]
+    x0 = torch.addcmul(x0, x11, x3)
+    x3 = 2.0 * x11
+    x3 = x3 + x10
+    x12 = x6 * x3
+    x0 = x12 - x0
+    x3 = torch.addcmul(x7, x9, x3)
+    x6 = x6 * x6
+    x1 = x1 + x6
+    x7 = 3.0 * x11
+    x12 = x11 * x11
+    x12 = torch.addcmul(x12, x8, x8)
+    x2 = x2 + x12
+    x6 = x6 + x2
+    x2 = x4 + x2
+    x4 = x11 + x10
+    x2 = torch.addcmul(x2, x10, x4)
+    x10 = 2.0 * x10
+    x7 = x7 + x10
+    x3 = torch.addcmul(x3, x8, x7)
+    x7 = x8 + x9
+    x6 = torch.addcmul(x6, x9, x7)
+    x7 = x7 * x7
+    x4 = torch.addcmul(x7, x4, x4)
+    x4 = 2.0 * x4
+    x1 = x1 + x4
+    x4 = features[:, 5]
+    x3 = x4 * x3
+    x7 = features[:, 6]
+    x3 = torch.addcmul(x3, x7, x5, value=-1.0)
+    x5 = features[:, 8]
+    x0 = torch.addcmul(x3, x5, x0)
+    x0 = 2.0 * x0
+    x3 = 2.0 * x6
+    x6 = x6 + x2
+    x6 = 2.0 * x6
+    x2 = 2.0 * x2
+    x6 = x6 + x1
     # invariants[6]: qtt = t_abc t_abd q_cd
-    x5 = x5 + x9
-    x9 = 2.0 * x10
-    x5 = x5 + x9
-    x2 = torch.addcmul(x4, x2, x5, value=-1.0)
-    x4 = 2.0 * x6
-    x2 = x2 + x4
+    x3 = x3 - x1
+    x1 = x2 - x1
+    x2 = features[:, 4]
+    x0 = torch.addcmul(x0, x2, x3)
+    x3 = features[:, 7]
+    x0 = torch.addcmul(x0, x3, x1)
+    # invariants[2]: qq = q_ab q_ab
+    x1 = x4 * x4
+    x8 = x7 * x7
+    x9 = x1 + x8
+    x9 = torch.addcmul(x9, x2, x2)
+    x1 = torch.addcmul(x1, x3, x3)
+    x10 = x5 * x5
+    x1 = x1 + x10
+    x8 = x8 + x10
+    x10 = x2 + x3
+    x8 = torch.addcmul(x8, x10, x10)
+    x11 = x9 - x8
+    x9 = x9 + x1
+    x9 = x9 + x8
+    # invariants[5]: qqq = q_ab q_ac q_bc
+    x1 = x1 - x8
+    x8 = x2 * x11
+    x1 = torch.addcmul(x8, x3, x1)
+    x8 = x4 * x10
+    x8 = torch.addcmul(x8, x7, x5)
+    x8 = x4 * x8
+    x11 = features[:, 3]
+    x10 = x11 * x10
+    x12 = x7 * x3
+    x13 = x4 * x5
+    x12 = x13 - x12
+    x8 = torch.addcmul(x8, x7, x12)
+    x12 = features[:, 2]
+    x3 = x12 * x3
+    x3 = torch.addcmul(x3, x11, x5)
+    x13 = x12 * x5
+    x10 = x13 - x10
+    x13 = x4 * x7
+    x14 = x2 * x5
+    x13 = x14 - x13
+    x5 = torch.addcmul(x8, x5, x13, value=-1.0)
+    x5 = 2.0 * x5
+    x1 = x1 + x5
+    # invariants[4]: vvq = q_ab v_a v_b
+    x5 = features[:, 1]
+    x2 = x5 * x2
+    x3 = torch.addcmul(x3, x5, x4)
+    x2 = torch.addcmul(x2, x12, x4)
+    x2 = torch.addcmul(x2, x11, x7)
+    x4 = torch.addcmul(x10, x5, x7)
+    x2 = x5 * x2
+    x2 = torch.addcmul(x2, x12, x3)
+    x2 = torch.addcmul(x2, x11, x4)
+    # invariants[1]: vv = v_a v_a
+    x3 = x5 * x5
+    x3 = torch.addcmul(x3, x12, x12)
+    x3 = torch.addcmul(x3, x11, x11)
     # invariants[0]: s = s
     x4 = features[:, 0]
-    invariants = torch.stack((x4, x1, x8, x7, x0, x3, x2), dim=1)
+    invariants = torch.stack((x4, x3, x9, x6, x2, x1, x0), dim=1)
     return invariants
 
 
 def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
-    """368 operations per row.
+    """268 operations per row.
 
     Args:
         features ``[n, 16, ...]``, grad_invariants ``[n, 7, ...]``
     Returns:
         grad_features ``[n, 16, ...]``
     """
-    # grad_features[5]: with respect to q_xy
-    x0 = features[:, 4]
-    x1 = grad_invariants[:, 5]
-    x2 = x0 * x1
-    x3 = features[:, 7]
-    x4 = x3 * x1
-    x5 = x2 + x4
-    x6 = grad_invariants[:, 2]
-    x7 = 2.0 * x6
-    x5 = x5 + x7
-    x8 = features[:, 5]
-    x9 = x8 * x3
-    x9 = torch.addcmul(x9, x0, x8)
-    x5 = x8 * x5
-    x10 = features[:, 6]
-    x11 = features[:, 8]
-    x9 = torch.addcmul(x9, x10, x11)
-    x5 = torch.addcmul(x5, x9, x1)
-    x9 = x8 * x1
-    x5 = torch.addcmul(x5, x0, x9)
-    x5 = torch.addcmul(x5, x3, x9)
-    x12 = features[:, 13]
-    x13 = features[:, 15]
-    x14 = x12 * x13
-    x15 = features[:, 11]
-    x14 = torch.addcmul(x14, x15, x12)
-    x16 = features[:, 10]
-    x17 = features[:, 12]
-    x14 = torch.addcmul(x14, x16, x17)
-    x14 = 2.0 * x14
-    x18 = features[:, 14]
-    x19 = x16 + x18
-    x14 = torch.addcmul(x14, x17, x18)
-    x20 = features[:, 9]
-    x21 = x17 + x20
-    x14 = torch.addcmul(x14, x20, x16)
-    x22 = x10 * x1
-    x5 = torch.addcmul(x5, x11, x22)
-    x23 = x11 * x1
-    x5 = torch.addcmul(x5, x10, x23)
-    x14 = torch.addcmul(x14, x21, x19)
-    x24 = grad_invariants[:, 6]
-    x5 = torch.addcmul(x5, x14, x24)
-    x5 = 2.0 * x5
-    x14 = features[:, 1]
-    x25 = grad_invariants[:, 4]
-    x26 = x14 * x25
-    x27 = features[:, 2]
-    x5 = torch.addcmul(x5, x27, x26)
-    x28 = x27 * x25
-    x5 = torch.addcmul(x5, x14, x28)
-    # grad_features[1]: with respect to v_x
-    x29 = x27 * x8
-    x29 = torch.addcmul(x29, x14, x0)
-    x30 = grad_invariants[:, 1]
-    x31 = x14 * x30
-    x31 = 2.0 * x31
-    x32 = features[:, 3]
-    x29 = torch.addcmul(x29, x32, x10)
-    x29 = torch.addcmul(x31, x29, x25)
-    x29 = torch.addcmul(x29, x8, x28)
-    x29 = torch.addcmul(x29, x0, x26)
-    x31 = x32 * x25
-    x29 = torch.addcmul(x29, x10, x31)
-    # grad_features[2]: with respect to v_y
-    x33 = x14 * x8
-    x33 = torch.addcmul(x33, x27, x3)
-    x33 = torch.addcmul(x33, x32, x11)
-    x34 = x27 * x30
-    x34 = 2.0 * x34
-    x33 = torch.addcmul(x34, x33, x25)
-    x33 = torch.addcmul(x33, x8, x26)
-    x33 = torch.addcmul(x33, x3, x28)
-    x33 = torch.addcmul(x33, x11, x31)
-    # grad_features[3]: with respect to v_z
-    x34 = x3 + x0
-    x35 = x27 * x11
-    x35 = torch.addcmul(x35, x14, x10)
-    x35 = torch.addcmul(x35, x32, x34, value=-1.0)
-    x25 = x35 * x25
-    x30 = x32 * x30
-    x30 = 2.0 * x30
-    x25 = x25 + x30
-    x25 = torch.addcmul(x25, x10, x26)
-    x25 = torch.addcmul(x25, x11, x28)
-    x25 = torch.addcmul(x25, x34, x31, value=-1.0)
-    # grad_features[6]: with respect to q_xz
-    x30 = x8 * x11
-    x30 = torch.addcmul(x30, x0, x10)
-    x30 = torch.addcmul(x30, x10, x34, value=-1.0)
-    x35 = x2 + x7
-    x36 = x34 * x1
-    x35 = x35 - x36
-    x35 = x10 * x35
-    x30 = torch.addcmul(x35, x30, x1)
-    x35 = x13 + x15
-    x37 = x16 * x12
-    x37 = torch.addcmul(x37, x12, x19, value=-1.0)
-    x37 = torch.addcmul(x37, x15, x21, value=-1.0)
-    x37 = 2.0 * x37
-    x37 = torch.addcmul(x37, x17, x13)
-    x37 = torch.addcmul(x37, x20, x15)
-    x37 = torch.addcmul(x37, x21, x35)
-    x30 = torch.addcmul(x30, x37, x24)
-    x30 = torch.addcmul(x30, x11, x9)
-    x30 = torch.addcmul(x30, x8, x23)
-    x30 = torch.addcmul(x30, x0, x22)
-    x30 = torch.addcmul(x30, x34, x22, value=-1.0)
-    x30 = 2.0 * x30
-    x30 = torch.addcmul(x30, x32, x26)
-    x30 = torch.addcmul(x30, x14, x31)
-    # grad_features[8]: with respect to q_yz
-    x14 = x14 * x26
-    x26 = x27 * x28
-    x27 = x27 * x31
-    x27 = torch.addcmul(x27, x32, x28)
-    x28 = x32 * x31
-    x31 = x11 * x11
-    x32 = x10 * x10
-    x37 = x31 + x32
-    x38 = x8 * x8
-    x31 = x31 + x38
-    x32 = x32 + x38
-    x32 = torch.addcmul(x32, x0, x0)
-    x14 = torch.addcmul(x14, x32, x1)
-    x31 = torch.addcmul(x31, x3, x3)
-    x26 = torch.addcmul(x26, x31, x1)
-    x31 = torch.addcmul(x37, x34, x34)
-    x28 = torch.addcmul(x28, x31, x1)
-    x31 = x8 * x10
-    x31 = torch.addcmul(x31, x3, x11)
-    x31 = torch.addcmul(x31, x11, x34, value=-1.0)
-    x1 = x31 * x1
-    x7 = x7 + x4
-    x7 = x7 - x36
-    x1 = torch.addcmul(x1, x11, x7)
-    x7 = x17 * x12
-    x7 = torch.addcmul(x7, x12, x21, value=-1.0)
-    x7 = torch.addcmul(x7, x13, x19, value=-1.0)
-    x7 = 2.0 * x7
-    x7 = torch.addcmul(x7, x16, x15)
-    x7 = torch.addcmul(x7, x18, x13)
-    x7 = torch.addcmul(x7, x19, x35)
-    x1 = torch.addcmul(x1, x7, x24)
-    x1 = torch.addcmul(x1, x10, x9)
-    x1 = torch.addcmul(x1, x8, x22)
-    x1 = torch.addcmul(x1, x3, x23)
-    x1 = torch.addcmul(x1, x34, x23, value=-1.0)
-    x1 = 2.0 * x1
-    x1 = x27 + x1
-    # grad_features[4]: with respect to q_xx
-    x2 = x2 + x6
-    x4 = x4 + x6
-    x6 = x6 - x36
-    x7 = x8 * x9
-    x9 = x10 * x22
-    x22 = x11 * x23
-    x23 = x7 + x9
-    x7 = x7 + x22
-    x9 = x9 + x22
-    x22 = x12 * x12
-    x27 = x19 * x19
-    x31 = x27 + x22
-    x32 = x16 * x16
-    x27 = x27 + x32
-    x32 = x32 + x22
-    x36 = x15 * x15
-    x32 = x32 + x36
-    x37 = x13 * x13
-    x36 = x36 + x37
-    x22 = x22 + x37
-    x37 = x21 * x21
-    x31 = x31 + x37
-    x38 = x17 * x17
-    x22 = x22 + x38
-    x37 = x37 + x38
-    x2 = torch.addcmul(x23, x0, x2)
-    x2 = 2.0 * x2
-    x2 = x14 + x2
-    x6 = torch.addcmul(x9, x34, x6, value=-1.0)
-    x6 = 2.0 * x6
-    x6 = x28 + x6
-    x9 = 2.0 * x31
-    x9 = x36 + x9
-    x14 = 2.0 * x32
-    x14 = x37 + x14
-    x14 = torch.addcmul(x14, x20, x20)
-    x2 = torch.addcmul(x2, x14, x24)
-    x9 = torch.addcmul(x9, x35, x35)
-    x6 = torch.addcmul(x6, x9, x24)
-    x2 = x2 - x6
-    # grad_features[7]: with respect to q_yy
-    x6 = x26 - x6
-    x4 = torch.addcmul(x7, x3, x4)
-    x4 = 2.0 * x4
-    x4 = x6 + x4
-    x6 = 2.0 * x22
-    x6 = x27 + x6
-    x6 = torch.addcmul(x6, x18, x18)
-    x4 = torch.addcmul(x4, x6, x24)
-    # grad_features[15]: with respect to t_yyz
-    x0 = x0 * x24
-    x6 = x8 * x24
-    x7 = x10 * x24
-    x3 = x3 * x24
-    x8 = x11 * x24
-    x9 = x34 * x24
-    x10 = 2.0 * x0
-    x11 = grad_invariants[:, 3]
-    x14 = 3.0 * x11
-    x22 = x10 + x14
-    x10 = x10 + x14
-    x23 = x0 + x14
-    x24 = x0 + x14
-    x26 = x0 + x14
-    x27 = 2.0 * x3
-    x23 = x23 + x27
-    x27 = x27 + x14
-    x22 = x22 + x3
-    x24 = x24 + x3
-    x14 = x14 + x3
-    x0 = x0 + x11
-    x3 = x3 + x11
-    x24 = x24 - x9
-    x10 = x10 - x9
-    x27 = x27 - x9
-    x11 = x11 - x9
-    x9 = 2.0 * x9
-    x26 = x26 - x9
-    x9 = x14 - x9
-    x10 = x15 * x10
-    x10 = torch.addcmul(x10, x16, x8)
-    x14 = x12 * x24
-    x14 = torch.addcmul(x14, x17, x8)
-    x14 = torch.addcmul(x14, x16, x7)
-    x24 = x13 * x27
-    x24 = torch.addcmul(x24, x17, x7)
-    x22 = x16 * x22
-    x16 = x16 * x6
-    x23 = x17 * x23
-    x17 = x17 * x6
-    x14 = torch.addcmul(x14, x15, x6)
-    x22 = torch.addcmul(x22, x15, x8)
-    x15 = x15 * x7
-    x27 = x21 * x8
-    x14 = x27 - x14
-    x9 = x19 * x9
-    x9 = torch.addcmul(x9, x21, x6)
-    x26 = x21 * x26
-    x21 = x21 * x7
-    x14 = torch.addcmul(x14, x13, x6, value=-1.0)
-    x14 = torch.addcmul(x14, x19, x7)
-    x23 = torch.addcmul(x23, x13, x7)
-    x10 = torch.addcmul(x10, x20, x7)
-    x22 = torch.addcmul(x22, x20, x6)
-    x23 = torch.addcmul(x23, x18, x6)
-    x26 = torch.addcmul(x26, x19, x6)
-    x26 = torch.addcmul(x26, x35, x7)
-    x6 = x12 * x6
-    x7 = x12 * x7
-    x12 = x12 * x8
-    x13 = x13 * x8
-    x19 = x19 * x8
-    x24 = torch.addcmul(x24, x18, x8)
-    x8 = torch.addcmul(x9, x35, x8)
-    x9 = x35 * x11
-    x9 = x9 + x21
-    x9 = x9 + x19
-    x10 = x10 + x9
-    x9 = x24 + x9
-    x0 = x20 * x0
-    x0 = x0 + x15
-    x11 = x15 + x12
-    x11 = 2.0 * x11
-    x11 = x11 - x26
-    x15 = x23 - x11
-    x0 = x0 - x11
-    x3 = x18 * x3
-    x3 = x3 + x13
-    x11 = x13 + x7
-    x11 = 2.0 * x11
-    x8 = x8 - x11
-    x11 = x22 + x8
-    x3 = x3 + x8
-    x3 = x3 + x17
-    x7 = x7 + x17
-    x0 = x0 + x16
-    x8 = x12 + x16
-    x12 = x6 - x21
-    x6 = x19 - x6
-    x7 = 2.0 * x7
-    x7 = x11 + x7
-    x11 = 2.0 * x12
-    x10 = x10 + x11
-    x8 = 2.0 * x8
-    x8 = x15 + x8
-    x6 = 2.0 * x6
-    x6 = x6 - x9
-    x6 = -2.0 * x6
-    # grad_features[14]: with respect to t_yyy
-    x3 = 2.0 * x3
-    # grad_features[13]: with respect to t_xyz
-    x9 = -4.0 * x14
     # grad_features[12]: with respect to t_xyy
-    x8 = 2.0 * x8
-    # grad_features[11]: with respect to t_xxz
+    x0 = features[:, 13]
+    x0 = 2.0 * x0
+    x1 = grad_invariants[:, 1]
+    x1 = 2.0 * x1
+    x2 = grad_invariants[:, 5]
+    x2 = 6.0 * x2
+    x3 = grad_invariants[:, 2]
+    x3 = 2.0 * x3
+    x4 = x0 * x0
+    x5 = 0.25 * x4
+    x4 = 0.5 * x4
+    x6 = features[:, 15]
+    x7 = features[:, 11]
+    x8 = x6 + x7
+    x4 = torch.addcmul(x4, x8, x8)
+    x9 = 2.0 * x6
+    x9 = x9 - x7
+    x10 = x7 * x7
+    x4 = x4 + x10
+    x11 = x6 * x6
+    x4 = x4 + x11
+    x12 = features[:, 10]
+    x13 = features[:, 14]
+    x14 = x12 + x13
+    x11 = torch.addcmul(x11, x13, x14)
+    x15 = 3.0 * x12
+    x16 = 2.0 * x13
+    x15 = x15 + x16
+    x16 = 2.0 * x12
+    x16 = x16 + x13
+    x17 = x12 * x12
+    x18 = features[:, 12]
+    x17 = torch.addcmul(x17, x18, x18)
+    x5 = x5 + x17
+    x10 = x10 + x5
+    x5 = x11 + x5
+    x5 = 2.0 * x5
+    x11 = features[:, 9]
+    x17 = x18 + x11
+    x10 = torch.addcmul(x10, x11, x17)
     x10 = 2.0 * x10
+    x19 = x17 * x17
+    x19 = torch.addcmul(x19, x14, x14)
+    x19 = 2.0 * x19
+    x4 = x4 + x19
+    x10 = x10 - x4
+    x4 = x4 - x5
+    x5 = grad_invariants[:, 6]
+    x10 = x5 * x10
+    x4 = x5 * x4
+    x19 = features[:, 4]
+    x10 = torch.addcmul(x10, x19, x3)
+    x20 = x5 * x19
+    x21 = grad_invariants[:, 3]
+    x22 = x21 - x20
+    x20 = x20 + x21
+    x23 = 2.0 * x20
+    x24 = features[:, 7]
+    x25 = x19 + x24
+    x4 = torch.addcmul(x4, x24, x3, value=-1.0)
+    x26 = x5 * x24
+    x22 = x22 - x26
+    x21 = x21 + x26
+    x23 = x23 + x22
+    x26 = x22 * x14
+    x26 = 2.0 * x26
+    x26 = torch.addcmul(x26, x21, x13)
+    x14 = x21 * x14
+    x14 = x14 + x26
+    x27 = x22 * x17
+    x27 = 2.0 * x27
+    x27 = torch.addcmul(x27, x11, x20)
+    x17 = x20 * x17
+    x20 = x20 + x21
+    x21 = 2.0 * x21
+    x17 = x17 + x27
+    x21 = x21 + x22
+    x21 = x6 * x21
+    x28 = x22 + x20
+    x28 = x0 * x28
+    x28 = 0.5 * x28
+    x22 = x22 * x8
+    x29 = x18 * x20
+    x29 = 2.0 * x29
+    x27 = x27 + x29
+    x23 = x7 * x23
+    x20 = x12 * x20
+    x29 = x11 * x16
+    x29 = torch.addcmul(x29, x18, x15)
+    x29 = torch.addcmul(x29, x8, x0)
+    x29 = x5 * x29
+    x30 = features[:, 5]
+    x29 = torch.addcmul(x29, x30, x3)
+    x29 = 2.0 * x29
+    x31 = x5 * x30
+    x8 = torch.addcmul(x28, x8, x31)
+    x15 = torch.addcmul(x27, x31, x15)
+    x22 = torch.addcmul(x22, x0, x31)
+    x21 = x21 + x22
+    x22 = x23 + x22
+    x17 = torch.addcmul(x17, x31, x16)
+    x23 = x18 * x31
+    x27 = x11 * x31
+    x28 = 2.0 * x23
+    x14 = x14 + x28
+    x23 = 3.0 * x23
+    x23 = x26 + x23
+    x26 = x30 * x30
+    x28 = x30 * x25
+    x31 = x18 * x9
+    x31 = torch.addcmul(x31, x6, x11)
+    x31 = torch.addcmul(x31, x0, x13, value=-1.0)
+    x31 = x5 * x31
+    x32 = features[:, 6]
+    x31 = torch.addcmul(x31, x32, x3)
+    x31 = 2.0 * x31
+    x33 = x5 * x32
+    x13 = x33 * x13
+    x8 = x13 - x8
+    x9 = torch.addcmul(x15, x33, x9)
+    x9 = 2.0 * x9
+    # grad_features[15]: with respect to t_yyz
+    x13 = x33 * x18
+    x15 = x13 - x22
+    x13 = 2.0 * x13
+    x13 = x21 + x13
+    x13 = torch.addcmul(x13, x11, x33)
+    x14 = torch.addcmul(x14, x33, x0, value=-1.0)
+    x17 = torch.addcmul(x17, x6, x33)
+    x18 = x32 * x32
+    x21 = x26 + x18
+    x21 = torch.addcmul(x21, x19, x19)
+    x18 = torch.addcmul(x18, x25, x25)
+    x22 = torch.addcmul(x26, x24, x24)
+    x26 = features[:, 8]
+    x28 = torch.addcmul(x28, x26, x32)
+    x28 = x2 * x28
+    x33 = x26 * x5
+    x34 = x12 * x33
+    x13 = x34 - x13
+    x12 = x12 * x6
+    x6 = torch.addcmul(x23, x33, x6, value=-1.0)
+    x13 = -2.0 * x13
+    # grad_features[11]: with respect to t_xxz
+    x23 = x7 * x16
+    x12 = x23 - x12
+    x7 = torch.addcmul(x27, x33, x7)
+    x15 = torch.addcmul(x15, x33, x16, value=-1.0)
+    x15 = -2.0 * x15
+    # grad_features[9]: with respect to t_xxx
+    x8 = torch.addcmul(x8, x33, x11)
+    x16 = torch.addcmul(x17, x33, x0, value=-1.0)
+    x0 = torch.addcmul(x12, x11, x0, value=-1.0)
+    x0 = x5 * x0
+    x5 = 2.0 * x16
+    # grad_features[13]: with respect to t_xyz
+    x8 = -4.0 * x8
+    # grad_features[14]: with respect to t_yyy
+    x11 = x14 + x7
+    x7 = x20 + x7
+    x11 = 2.0 * x11
     # grad_features[10]: with respect to t_xxy
     x7 = 2.0 * x7
-    # grad_features[9]: with respect to t_xxx
+    x6 = x6 + x7
+    x6 = 2.0 * x6
+    # grad_features[7]: with respect to q_yy
+    x0 = torch.addcmul(x0, x26, x3)
     x0 = 2.0 * x0
+    x3 = x25 * x3
+    x7 = x26 * x26
+    x12 = x18 + x7
+    x7 = x22 + x7
+    x14 = x21 - x12
+    x7 = x12 - x7
+    x12 = x14 * x2
+    x12 = 0.5 * x12
+    x7 = x2 * x7
+    x7 = 0.5 * x7
+    x14 = x26 * x30
+    x14 = torch.addcmul(x14, x24, x32, value=-1.0)
+    x14 = x2 * x14
+    x16 = x26 * x19
+    x16 = torch.addcmul(x16, x32, x30, value=-1.0)
+    x2 = x2 * x16
+    x16 = features[:, 1]
+    x17 = x32 * x16
+    x18 = features[:, 2]
+    x17 = torch.addcmul(x17, x26, x18)
+    x20 = features[:, 3]
+    x17 = torch.addcmul(x17, x20, x25, value=-1.0)
+    x21 = grad_invariants[:, 4]
+    x17 = x17 * x21
+    x17 = torch.addcmul(x17, x20, x1)
+    x22 = x20 * x21
+    x17 = torch.addcmul(x17, x25, x22, value=-1.0)
+    x23 = x20 * x22
+    x3 = x23 - x3
+    x10 = x10 - x3
+    x3 = x4 + x3
+    x4 = torch.addcmul(x31, x16, x22)
+    x0 = torch.addcmul(x0, x18, x22)
+    x23 = x18 * x21
+    x17 = torch.addcmul(x17, x26, x23)
+    x25 = torch.addcmul(x29, x16, x23)
+    x3 = torch.addcmul(x3, x18, x23, value=-1.0)
+    x3 = x7 + x3
+    x3 = -1.0 * x3
+    # grad_features[8]: with respect to q_yz
+    x0 = torch.addcmul(x0, x20, x23)
+    x0 = x2 - x0
+    x0 = -1.0 * x0
+    # grad_features[3]: with respect to v_z
+    x2 = x24 * x18
+    x2 = torch.addcmul(x2, x26, x20)
+    x7 = x26 * x22
+    x7 = torch.addcmul(x7, x24, x23)
+    x7 = torch.addcmul(x7, x18, x1)
+    x2 = torch.addcmul(x2, x30, x16)
+    x2 = torch.addcmul(x7, x21, x2)
+    x1 = x16 * x1
+    x1 = torch.addcmul(x1, x32, x22)
+    x1 = torch.addcmul(x1, x30, x23)
+    x7 = x16 * x21
+    x17 = torch.addcmul(x17, x32, x7)
+    # grad_features[6]: with respect to q_xz
+    x22 = x32 * x20
+    x4 = torch.addcmul(x4, x20, x7)
+    x4 = x14 + x4
+    # grad_features[2]: with respect to v_y
+    x2 = torch.addcmul(x2, x30, x7)
+    # grad_features[5]: with respect to q_xy
+    x14 = torch.addcmul(x22, x30, x18)
+    x18 = torch.addcmul(x25, x18, x7)
+    x18 = x28 + x18
+    # grad_features[1]: with respect to v_x
+    x14 = torch.addcmul(x14, x19, x16)
+    x1 = torch.addcmul(x1, x21, x14)
+    x1 = torch.addcmul(x1, x19, x7)
+    # grad_features[4]: with respect to q_xx
+    x7 = torch.addcmul(x10, x16, x7)
+    x7 = x12 + x7
     # grad_features[0]: with respect to s
-    x11 = grad_invariants[:, 0]
-    grad_features = torch.stack((x11, x29, x33, x25, x2, x5, x30, x4, x1, x0, x7, x10, x8, x9, x3, x6), dim=1)
+    x10 = grad_invariants[:, 0]
+    grad_features = torch.stack((x10, x1, x2, x17, x7, x18, x4, x3, x0, x5, x6, x15, x9, x8, x11, x13), dim=1)
     return grad_features
 
 
 def double_backward(features: Tensor, grad_invariants: Tensor, grad_grad_features: Tensor) -> tuple[Tensor, Tensor]:
-    """801 operations per row.
+    """578 operations per row.
 
     Args:
         features ``[n, 16, ...]``, grad_invariants ``[n, 7, ...]``, grad_grad_features ``[n, 16, ...]``
     Returns:
         grad_features ``[n, 16, ...]``, grad_grad_invariants ``[n, 7, ...]``
     """
-    # grad_grad_invariants[2]: with respect to the cotangent of qq
-    x0 = grad_invariants[:, 3]
-    x1 = 3.0 * x0
-    x2 = grad_invariants[:, 2]
-    x3 = 2.0 * x2
-    x4 = features[:, 5]
-    x5 = x4 * x4
-    x6 = features[:, 4]
-    x7 = torch.addcmul(x5, x6, x6)
-    x8 = x6 * x4
-    x9 = features[:, 7]
-    x10 = x6 + x9
-    x8 = torch.addcmul(x8, x4, x9)
-    x5 = torch.addcmul(x5, x9, x9)
-    x11 = x10 * x10
-    x12 = features[:, 6]
-    x13 = x12 * x12
-    x7 = x7 + x13
-    x11 = x11 + x13
-    x13 = grad_grad_features[:, 4]
-    x7 = x7 * x13
-    x14 = x6 * x13
-    x15 = x6 * x12
-    x15 = torch.addcmul(x15, x12, x10, value=-1.0)
-    x16 = x4 * x12
-    x17 = features[:, 8]
-    x8 = torch.addcmul(x8, x12, x17)
-    x15 = torch.addcmul(x15, x4, x17)
-    x16 = torch.addcmul(x16, x9, x17)
-    x16 = torch.addcmul(x16, x17, x10, value=-1.0)
-    x18 = x17 * x17
-    x5 = x5 + x18
-    x11 = x11 + x18
-    x18 = grad_grad_features[:, 7]
-    x5 = torch.addcmul(x7, x5, x18)
-    x7 = x13 + x18
-    x5 = torch.addcmul(x5, x11, x7, value=-1.0)
-    x11 = x13 - x7
-    x19 = x9 * x18
-    x20 = x14 + x19
-    x21 = x10 * x7
-    x20 = x20 + x21
-    x22 = grad_grad_features[:, 5]
-    x8 = x8 * x22
-    x23 = grad_grad_features[:, 6]
-    x8 = torch.addcmul(x8, x15, x23)
-    x15 = grad_grad_features[:, 8]
-    x8 = torch.addcmul(x8, x16, x15)
-    x16 = x4 * x22
-    x14 = x14 + x16
-    x19 = x19 + x16
-    x24 = x12 * x23
-    x14 = x14 + x24
-    x21 = x21 + x24
-    x16 = x16 + x24
-    x8 = torch.addcmul(x8, x6, x14)
-    x24 = grad_invariants[:, 5]
-    x14 = x24 * x14
-    x25 = x10 * x24
-    x26 = x2 - x25
-    x26 = x26 * x7
-    x27 = x3 - x25
-    x25 = x3 - x25
-    x28 = x17 * x24
-    x29 = x9 * x24
-    x27 = x27 + x29
-    x30 = x2 + x29
-    x3 = x3 + x29
-    x29 = x30 * x18
-    x27 = x27 * x15
-    x30 = x12 * x24
-    x31 = x30 * x23
-    x26 = x26 - x31
-    x14 = x14 + x31
-    x27 = torch.addcmul(x27, x30, x22)
-    x31 = x30 * x11
-    x11 = x12 * x11
-    x30 = x30 * x15
-    x11 = torch.addcmul(x11, x6, x23)
-    x11 = torch.addcmul(x11, x4, x15)
-    x11 = torch.addcmul(x11, x17, x22)
-    x11 = torch.addcmul(x11, x10, x23, value=-1.0)
-    x8 = torch.addcmul(x8, x12, x11)
-    x11 = torch.addcmul(x31, x24, x11)
-    x31 = x4 * x24
-    x32 = x31 * x22
-    x14 = x14 + x32
-    x29 = x29 + x32
-    x27 = torch.addcmul(x27, x31, x23)
-    x11 = torch.addcmul(x11, x31, x15)
-    x30 = torch.addcmul(x30, x31, x7)
-    x11 = torch.addcmul(x11, x28, x22)
-    x31 = x6 * x24
-    x25 = x25 + x31
-    x11 = torch.addcmul(x11, x25, x23)
-    x3 = x3 + x31
-    x2 = x2 + x31
-    x2 = torch.addcmul(x14, x2, x13)
-    x3 = torch.addcmul(x30, x3, x22)
-    x3 = torch.addcmul(x3, x28, x23)
-    x14 = x17 * x15
-    x19 = x19 + x14
-    x21 = x21 + x14
-    x14 = x16 + x14
-    x14 = 2.0 * x14
-    x14 = x20 + x14
-    x14 = 2.0 * x14
-    # grad_grad_invariants[5]: with respect to the cotangent of qqq
-    x8 = torch.addcmul(x8, x9, x19)
-    x16 = torch.addcmul(x29, x24, x19)
-    x8 = torch.addcmul(x8, x10, x21, value=-1.0)
-    x19 = torch.addcmul(x26, x24, x21, value=-1.0)
-    x20 = x28 * x15
-    x19 = x19 - x20
-    x16 = x16 + x20
-    x20 = x24 * x13
-    x2 = torch.addcmul(x2, x6, x20)
-    x21 = x24 * x22
-    x11 = torch.addcmul(x11, x17, x21)
-    x3 = torch.addcmul(x3, x9, x21)
-    x3 = torch.addcmul(x3, x6, x21)
-    x25 = torch.addcmul(x27, x12, x21)
-    x21 = x4 * x21
-    x2 = x2 + x21
-    x16 = x16 + x21
-    x21 = x24 * x23
-    x11 = torch.addcmul(x11, x10, x21, value=-1.0)
-    x11 = torch.addcmul(x11, x6, x21)
-    x3 = torch.addcmul(x3, x17, x21)
-    x25 = torch.addcmul(x25, x4, x21)
-    x21 = x12 * x21
-    x2 = x2 + x21
-    x19 = x19 - x21
-    x21 = x24 * x18
-    x26 = x20 + x21
-    x3 = torch.addcmul(x3, x4, x26)
-    x16 = torch.addcmul(x16, x9, x21)
-    x26 = x24 * x15
-    x11 = torch.addcmul(x11, x4, x26)
-    x3 = torch.addcmul(x3, x12, x26)
-    x25 = torch.addcmul(x25, x10, x26, value=-1.0)
-    x25 = torch.addcmul(x25, x9, x26)
-    x26 = x17 * x26
-    x16 = x16 + x26
-    x19 = x19 - x26
-    x26 = x24 * x7
-    x21 = x21 - x26
-    x21 = torch.addcmul(x25, x17, x21)
-    x20 = x20 - x26
-    x19 = torch.addcmul(x19, x10, x26, value=-1.0)
-    x11 = torch.addcmul(x11, x12, x20)
-    x20 = x18 - x7
-    x21 = torch.addcmul(x21, x28, x20)
-    x20 = x17 * x20
-    x20 = torch.addcmul(x20, x4, x23)
-    x20 = torch.addcmul(x20, x12, x22)
-    x20 = torch.addcmul(x20, x9, x15)
-    x20 = torch.addcmul(x20, x10, x15, value=-1.0)
-    x8 = torch.addcmul(x8, x17, x20)
-    x20 = torch.addcmul(x21, x24, x20)
-    x21 = x6 * x22
-    x21 = torch.addcmul(x21, x4, x7)
-    x21 = torch.addcmul(x21, x9, x22)
-    x21 = torch.addcmul(x21, x12, x15)
-    x21 = torch.addcmul(x21, x17, x23)
-    x3 = torch.addcmul(x3, x24, x21)
-    x8 = torch.addcmul(x8, x4, x21)
-    x8 = 2.0 * x8
-    x5 = x5 + x8
-    # grad_grad_invariants[3]: with respect to the cotangent of tt
-    x8 = features[:, 10]
-    x21 = x8 * x8
-    x24 = features[:, 14]
-    x25 = x8 + x24
-    x26 = torch.addcmul(x21, x24, x24)
-    x27 = x25 * x25
-    x26 = x26 + x27
-    x28 = features[:, 11]
-    x29 = x28 * x28
-    x21 = x21 + x29
-    x30 = x8 * x28
-    x31 = features[:, 15]
-    x32 = x28 + x31
-    x30 = torch.addcmul(x30, x24, x31)
-    x30 = torch.addcmul(x30, x25, x32)
-    x29 = torch.addcmul(x29, x32, x32)
-    x33 = x31 * x31
-    x29 = x29 + x33
-    x34 = x31 * x25
-    x35 = features[:, 12]
-    x36 = x35 * x35
-    x33 = x33 + x36
-    x37 = x8 * x35
-    x38 = x35 * x24
-    x39 = x35 * x31
-    x40 = features[:, 9]
-    x41 = x35 + x40
-    x36 = torch.addcmul(x36, x40, x40)
-    x38 = torch.addcmul(x38, x40, x8)
-    x38 = torch.addcmul(x38, x41, x25)
-    x39 = torch.addcmul(x39, x40, x28)
-    x39 = torch.addcmul(x39, x41, x32)
-    x42 = x41 * x41
-    x36 = x36 + x42
-    x27 = x27 + x42
-    x42 = x28 * x41
-    x43 = features[:, 13]
-    x37 = torch.addcmul(x37, x28, x43)
-    x37 = torch.addcmul(x37, x43, x31)
-    x37 = 2.0 * x37
-    x37 = x38 + x37
-    x37 = x37 * x22
-    x38 = x8 * x43
-    x38 = x38 - x42
-    x38 = torch.addcmul(x38, x43, x25, value=-1.0)
-    x38 = 2.0 * x38
-    x38 = x39 + x38
-    x37 = torch.addcmul(x37, x38, x23)
-    x38 = x35 * x43
-    x34 = x38 - x34
-    x34 = torch.addcmul(x34, x43, x41, value=-1.0)
-    x34 = 2.0 * x34
-    x30 = x30 + x34
-    x30 = torch.addcmul(x37, x30, x15)
-    x34 = x43 * x43
-    x21 = x21 + x34
-    x21 = 2.0 * x21
-    x21 = x36 + x21
-    x21 = x21 * x13
-    x33 = x33 + x34
-    x27 = x27 + x34
-    x33 = 2.0 * x33
-    x26 = x26 + x33
-    x21 = torch.addcmul(x21, x26, x18)
-    x26 = 2.0 * x27
-    x26 = x29 + x26
-    x21 = torch.addcmul(x21, x26, x7, value=-1.0)
-    x26 = grad_invariants[:, 6]
-    x27 = x10 * x26
-    x29 = x0 - x27
-    x33 = x1 - x27
-    x34 = x1 - x27
-    x36 = x1 - x27
-    x27 = 2.0 * x27
-    x37 = x1 - x27
-    x27 = x1 - x27
-    x38 = x17 * x26
-    x39 = x9 * x26
-    x37 = x37 + x39
-    x42 = x0 + x39
-    x36 = x36 + x39
-    x44 = x1 + x39
-    x39 = 2.0 * x39
-    x33 = x33 + x39
-    x1 = x1 + x39
-    x39 = grad_grad_features[:, 14]
-    x42 = x42 * x39
-    x45 = x24 * x39
-    x46 = grad_grad_features[:, 15]
-    x33 = x33 * x46
-    x42 = torch.addcmul(x42, x38, x46)
-    x47 = x12 * x26
-    x48 = x31 * x46
-    x49 = 2.0 * x46
-    x50 = x4 * x26
-    x51 = x6 * x26
-    x27 = x27 + x51
-    x36 = x36 + x51
-    x1 = x1 + x51
-    x0 = x0 + x51
-    x51 = 2.0 * x51
-    x34 = x34 + x51
-    x44 = x44 + x51
-    x51 = grad_grad_features[:, 9]
-    x0 = x0 * x51
-    x52 = x40 * x51
-    x53 = x45 + x52
-    x54 = grad_grad_features[:, 11]
-    x34 = x34 * x54
-    x0 = torch.addcmul(x0, x47, x54)
-    x55 = x28 * x54
-    x56 = 2.0 * x54
-    x57 = grad_grad_features[:, 12]
-    x1 = x1 * x57
-    x58 = x51 + x57
-    x27 = x27 * x58
-    x1 = torch.addcmul(x1, x47, x46)
-    x42 = torch.addcmul(x42, x50, x57)
-    x33 = torch.addcmul(x33, x47, x57)
-    x59 = x35 * x57
-    x52 = x52 + x59
-    x60 = 2.0 * x57
-    x60 = x51 + x60
-    x61 = x59 + x48
-    x59 = x59 + x48
-    x48 = x48 + x55
-    x59 = x59 + x55
-    x62 = x41 * x58
-    x52 = x52 + x62
-    x59 = x59 + x62
-    x63 = 2.0 * x58
-    x51 = x51 - x63
-    x34 = torch.addcmul(x34, x47, x51)
-    x51 = x28 * x51
-    x51 = torch.addcmul(x51, x35, x46)
-    x51 = torch.addcmul(x51, x31, x57)
-    x51 = torch.addcmul(x51, x40, x54)
-    x51 = torch.addcmul(x51, x32, x58)
-    x63 = x24 * x46
-    x46 = x46 + x54
-    x29 = x29 * x46
-    x56 = x56 - x46
-    x49 = x49 - x46
-    x51 = torch.addcmul(x51, x41, x56, value=-1.0)
-    x27 = torch.addcmul(x27, x47, x56, value=-1.0)
-    x56 = torch.addcmul(x63, x8, x54)
-    x54 = x38 * x54
-    x56 = torch.addcmul(x56, x25, x49, value=-1.0)
-    x49 = x38 * x49
-    x63 = grad_grad_features[:, 10]
-    x44 = torch.addcmul(x54, x44, x63)
-    x54 = x39 + x63
-    x37 = x37 * x54
-    x37 = x37 - x49
-    x44 = torch.addcmul(x44, x50, x60)
-    x49 = x8 * x60
-    x49 = torch.addcmul(x49, x24, x57)
-    x57 = x57 - x58
-    x49 = torch.addcmul(x49, x25, x58)
-    x29 = torch.addcmul(x29, x47, x58)
-    x37 = torch.addcmul(x37, x50, x58)
-    x58 = x32 * x46
-    x48 = x48 + x58
-    x53 = x53 + x58
-    x49 = torch.addcmul(x49, x40, x63)
-    x49 = torch.addcmul(x49, x41, x54)
-    x56 = torch.addcmul(x56, x28, x63)
-    x56 = torch.addcmul(x56, x32, x54)
-    x29 = torch.addcmul(x29, x38, x54)
-    x27 = torch.addcmul(x27, x50, x54)
-    x58 = x25 * x54
-    x60 = x62 + x58
-    x59 = x59 + x58
-    x45 = x45 + x58
-    x58 = 2.0 * x54
-    x58 = x39 - x58
-    x33 = torch.addcmul(x33, x38, x58)
-    x56 = torch.addcmul(x56, x31, x58)
-    x54 = x63 - x54
-    x34 = torch.addcmul(x34, x38, x63)
-    x58 = x47 * x54
-    x54 = x43 * x54
-    x58 = torch.addcmul(x58, x38, x57)
-    x57 = x43 * x57
-    x62 = grad_grad_features[:, 13]
-    x47 = x47 * x62
-    x38 = x38 * x62
-    x36 = torch.addcmul(x58, x36, x62)
-    x36 = torch.addcmul(x36, x50, x46)
-    x46 = x43 * x46
-    x0 = torch.addcmul(x0, x50, x63)
-    x58 = x8 * x63
-    x63 = 2.0 * x63
-    x39 = x39 + x63
-    x1 = torch.addcmul(x1, x50, x39)
-    x39 = torch.addcmul(x49, x35, x39)
-    x49 = x50 * x62
-    x50 = x59 + x58
-    x50 = 3.0 * x50
-    x50 = x53 + x50
-    x53 = x55 + x58
-    x45 = x45 + x58
-    x46 = torch.addcmul(x46, x28, x62)
-    x46 = torch.addcmul(x46, x31, x62)
-    x46 = 2.0 * x46
-    x39 = x39 + x46
-    x3 = torch.addcmul(x3, x26, x39)
-    x30 = torch.addcmul(x30, x4, x39)
-    x3 = 2.0 * x3
-    x39 = torch.addcmul(x54, x8, x62)
-    x39 = torch.addcmul(x39, x25, x62, value=-1.0)
-    x39 = 2.0 * x39
-    x39 = x51 + x39
-    x11 = torch.addcmul(x11, x26, x39)
-    x30 = torch.addcmul(x30, x12, x39)
-    x11 = 2.0 * x11
-    x39 = torch.addcmul(x57, x35, x62)
-    x39 = torch.addcmul(x39, x41, x62, value=-1.0)
-    x46 = x43 * x62
-    x39 = 2.0 * x39
-    x39 = x56 + x39
-    x20 = torch.addcmul(x20, x26, x39)
-    x30 = torch.addcmul(x30, x17, x39)
-    x20 = 2.0 * x20
-    x39 = x53 + x46
-    x39 = 2.0 * x39
-    x39 = x52 + x39
-    x2 = torch.addcmul(x2, x26, x39)
-    x30 = torch.addcmul(x30, x6, x39)
-    x2 = 2.0 * x2
-    x39 = x61 + x46
-    x39 = 2.0 * x39
-    x39 = x45 + x39
-    x45 = x60 + x46
-    x45 = 2.0 * x45
-    x45 = x48 + x45
-    x46 = 6.0 * x46
-    x46 = x50 + x46
-    x46 = 2.0 * x46
-    # grad_grad_invariants[6]: with respect to the cotangent of qtt
-    x19 = torch.addcmul(x19, x26, x45, value=-1.0)
-    x30 = torch.addcmul(x30, x10, x45, value=-1.0)
-    x19 = 2.0 * x19
-    x16 = torch.addcmul(x16, x26, x39)
-    x30 = torch.addcmul(x30, x9, x39)
-    x30 = 2.0 * x30
-    x21 = x21 + x30
-    # grad_features[11]: with respect to t_xxz
-    x16 = 2.0 * x16
-    x30 = x26 * x13
-    x0 = torch.addcmul(x0, x40, x30)
-    x39 = 2.0 * x30
-    x45 = x26 * x22
-    x48 = x26 * x23
-    x34 = torch.addcmul(x34, x40, x48)
-    x40 = torch.addcmul(x44, x40, x45)
-    x44 = x26 * x18
-    x50 = x39 + x44
-    x40 = torch.addcmul(x40, x8, x50)
-    x50 = x26 * x15
-    x26 = x26 * x7
-    x42 = torch.addcmul(x42, x24, x44)
-    x1 = torch.addcmul(x1, x24, x45)
-    x24 = torch.addcmul(x33, x24, x50)
-    x33 = x39 - x26
-    x33 = torch.addcmul(x34, x28, x33)
-    x29 = torch.addcmul(x29, x32, x26, value=-1.0)
-    x34 = torch.addcmul(x37, x32, x50)
-    x27 = torch.addcmul(x27, x32, x48)
-    x32 = torch.addcmul(x33, x8, x50)
-    x33 = torch.addcmul(x36, x8, x48)
-    x8 = x8 * x45
-    x36 = torch.addcmul(x40, x28, x50)
-    x33 = torch.addcmul(x33, x28, x45)
-    x28 = x28 * x48
-    x0 = x0 + x28
-    x28 = x28 + x38
-    x37 = x38 + x8
-    x0 = x0 + x8
-    x8 = torch.addcmul(x34, x41, x45)
-    x27 = torch.addcmul(x27, x25, x45)
-    x33 = torch.addcmul(x33, x31, x45)
-    x34 = x43 * x45
-    x38 = x35 * x45
-    x39 = x42 + x38
-    x38 = x38 + x47
-    x40 = 2.0 * x26
-    x42 = 2.0 * x44
-    x24 = torch.addcmul(x24, x35, x48)
-    x33 = torch.addcmul(x33, x25, x48, value=-1.0)
-    x1 = torch.addcmul(x1, x31, x48)
-    x45 = x41 * x48
-    x48 = x43 * x48
-    x38 = x38 + x48
-    x47 = x47 + x48
-    x38 = 2.0 * x38
-    x36 = x36 + x38
-    x29 = x29 + x45
-    x38 = x49 - x45
-    x38 = x38 + x34
-    x34 = x49 + x34
-    x38 = 2.0 * x38
-    x32 = x32 + x38
-    x33 = torch.addcmul(x33, x41, x50, value=-1.0)
-    x33 = torch.addcmul(x33, x35, x50)
-    x38 = x25 * x50
-    x29 = x29 + x38
-    x34 = x34 - x38
-    x34 = 2.0 * x34
-    x24 = x24 + x34
-    x32 = x32 + x29
-    x32 = 2.0 * x32
-    # grad_features[10]: with respect to t_xxy
-    x24 = x24 + x29
-    x29 = x31 * x50
-    x34 = x43 * x50
-    x38 = x47 + x29
-    x29 = x39 + x29
-    x38 = 2.0 * x38
-    x8 = x8 - x38
-    x28 = x28 + x34
-    x34 = x37 + x34
-    x28 = 2.0 * x28
-    x27 = x27 - x28
-    x28 = 2.0 * x34
-    x1 = x1 + x28
-    x28 = x44 - x40
-    x8 = torch.addcmul(x8, x25, x28)
-    x25 = x29 + x8
-    x8 = x36 + x8
-    x8 = 2.0 * x8
-    # grad_features[14]: with respect to t_yyy
-    x25 = 2.0 * x25
-    # grad_features[9]: with respect to t_xxx
-    x28 = x30 - x40
-    x27 = torch.addcmul(x27, x41, x28)
-    x0 = x0 + x27
-    x0 = 2.0 * x0
-    # grad_features[13]: with respect to t_xyz
-    x1 = x1 + x27
-    x27 = x44 + x30
-    x27 = x27 - x26
-    x27 = torch.addcmul(x33, x43, x27)
-    x27 = 4.0 * x27
-    # grad_features[12]: with respect to t_xyy
-    x26 = x42 - x26
-    x24 = torch.addcmul(x24, x31, x26)
-    x26 = x30 + x42
-    x1 = torch.addcmul(x1, x35, x26)
-    x1 = 2.0 * x1
-    # grad_features[15]: with respect to t_yyz
-    x24 = 2.0 * x24
     # grad_grad_invariants[4]: with respect to the cotangent of vvq
-    x26 = features[:, 1]
-    x28 = x26 * x6
-    x29 = x26 * x4
-    x30 = x26 * x12
-    x31 = x26 * x13
-    x33 = x26 * x22
-    x34 = x26 * x23
-    x35 = features[:, 2]
-    x28 = torch.addcmul(x28, x35, x4)
-    x29 = torch.addcmul(x29, x35, x9)
-    x30 = torch.addcmul(x30, x35, x17)
-    x31 = torch.addcmul(x31, x35, x22)
-    x33 = torch.addcmul(x33, x35, x18)
-    x34 = torch.addcmul(x34, x35, x15)
-    x36 = features[:, 3]
-    x28 = torch.addcmul(x28, x36, x12)
-    x29 = torch.addcmul(x29, x36, x17)
-    x30 = torch.addcmul(x30, x36, x10, value=-1.0)
-    x31 = torch.addcmul(x31, x36, x23)
-    x33 = torch.addcmul(x33, x36, x15)
-    x34 = torch.addcmul(x34, x36, x7, value=-1.0)
-    x37 = grad_grad_features[:, 1]
-    x28 = x28 * x37
-    x38 = grad_grad_features[:, 2]
-    x28 = torch.addcmul(x28, x29, x38)
-    x29 = grad_grad_features[:, 3]
-    x28 = torch.addcmul(x28, x30, x29)
-    x30 = torch.addcmul(x31, x6, x37)
-    x30 = torch.addcmul(x30, x4, x38)
-    x30 = torch.addcmul(x30, x12, x29)
-    x28 = torch.addcmul(x28, x26, x30)
-    x31 = torch.addcmul(x33, x4, x37)
-    x31 = torch.addcmul(x31, x9, x38)
-    x31 = torch.addcmul(x31, x17, x29)
-    x28 = torch.addcmul(x28, x35, x31)
-    x33 = torch.addcmul(x34, x12, x37)
-    x33 = torch.addcmul(x33, x17, x38)
-    x33 = torch.addcmul(x33, x10, x29, value=-1.0)
-    x28 = torch.addcmul(x28, x36, x33)
-    # grad_features[8]: with respect to q_yz
-    x34 = grad_invariants[:, 4]
-    x33 = x34 * x33
-    x31 = x34 * x31
-    x30 = x34 * x30
-    x39 = x36 * x34
-    x7 = torch.addcmul(x33, x39, x7, value=-1.0)
-    x19 = torch.addcmul(x19, x39, x29, value=-1.0)
-    x20 = torch.addcmul(x20, x39, x38)
-    x11 = torch.addcmul(x11, x39, x37)
-    x31 = torch.addcmul(x31, x39, x15)
-    x30 = torch.addcmul(x30, x39, x23)
-    x33 = x35 * x34
-    x7 = torch.addcmul(x7, x33, x15)
-    x15 = torch.addcmul(x31, x33, x18)
-    x18 = torch.addcmul(x20, x33, x29)
-    x16 = torch.addcmul(x16, x33, x38)
-    x3 = torch.addcmul(x3, x33, x37)
-    x20 = torch.addcmul(x30, x33, x22)
-    x30 = x26 * x34
-    x7 = torch.addcmul(x7, x30, x23)
-    x15 = torch.addcmul(x15, x30, x22)
-    x13 = torch.addcmul(x20, x30, x13)
-    x11 = torch.addcmul(x11, x30, x29)
-    x3 = torch.addcmul(x3, x30, x38)
-    x2 = torch.addcmul(x2, x30, x37)
-    x20 = x34 * x37
-    x6 = torch.addcmul(x13, x6, x20)
-    x13 = x34 * x38
-    x22 = x34 * x29
-    x7 = torch.addcmul(x7, x10, x22, value=-1.0)
-    x9 = torch.addcmul(x15, x9, x13)
-    x10 = torch.addcmul(x19, x36, x22, value=-1.0)
-    x9 = torch.addcmul(x9, x17, x22)
-    x7 = torch.addcmul(x7, x17, x13)
-    x6 = torch.addcmul(x6, x12, x22)
-    x7 = torch.addcmul(x7, x12, x20)
-    x12 = torch.addcmul(x18, x35, x22)
-    x11 = torch.addcmul(x11, x26, x22)
-    x12 = torch.addcmul(x12, x36, x13)
-    # grad_features[6]: with respect to q_xz
-    x11 = torch.addcmul(x11, x36, x20)
-    # grad_grad_invariants[1]: with respect to the cotangent of vv
-    x15 = x36 * x29
-    x15 = torch.addcmul(x15, x26, x37)
-    x15 = torch.addcmul(x15, x35, x38)
-    x15 = 2.0 * x15
-    # grad_features[5]: with respect to q_xy
-    x16 = torch.addcmul(x16, x35, x13)
-    x3 = torch.addcmul(x3, x35, x20)
-    x3 = torch.addcmul(x3, x26, x13)
-    # grad_features[7]: with respect to q_yy
-    x2 = torch.addcmul(x2, x26, x20)
-    x9 = torch.addcmul(x9, x4, x20)
-    x4 = torch.addcmul(x6, x4, x13)
-    x6 = x16 + x10
-    # grad_features[4]: with respect to q_xx
-    x2 = x2 + x10
-    # grad_features[3]: with respect to v_z
-    x10 = grad_invariants[:, 1]
-    x13 = x10 * x29
-    x16 = x10 * x38
-    x10 = x10 * x37
-    x13 = 2.0 * x13
-    x7 = x7 + x13
-    # grad_features[2]: with respect to v_y
-    x13 = 2.0 * x16
-    x9 = x9 + x13
+    x0 = features[:, 7]
+    x1 = features[:, 4]
+    x2 = x0 + x1
+    x3 = features[:, 2]
+    x4 = x0 * x3
+    x5 = features[:, 5]
+    x6 = features[:, 1]
+    x4 = torch.addcmul(x4, x5, x6)
+    x7 = x5 * x3
+    x7 = torch.addcmul(x7, x1, x6)
+    x8 = features[:, 8]
+    x9 = x8 * x3
+    x10 = features[:, 6]
+    x9 = torch.addcmul(x9, x10, x6)
+    x11 = features[:, 3]
+    x4 = torch.addcmul(x4, x8, x11)
+    x7 = torch.addcmul(x7, x10, x11)
+    x9 = torch.addcmul(x9, x2, x11, value=-1.0)
+    x12 = grad_grad_features[:, 3]
+    x9 = x12 * x9
+    x13 = grad_grad_features[:, 2]
+    x4 = torch.addcmul(x9, x13, x4)
+    x9 = x8 * x12
+    x9 = torch.addcmul(x9, x0, x13)
+    x14 = grad_grad_features[:, 1]
+    x4 = torch.addcmul(x4, x14, x7)
+    x7 = torch.addcmul(x9, x5, x14)
+    x9 = x5 * x13
+    x9 = torch.addcmul(x9, x10, x12)
+    x9 = torch.addcmul(x9, x1, x14)
+    x15 = x8 * x13
+    x15 = torch.addcmul(x15, x10, x14)
+    x16 = grad_grad_features[:, 5]
+    x7 = torch.addcmul(x7, x16, x6)
+    x9 = torch.addcmul(x9, x16, x3)
+    x17 = grad_grad_features[:, 8]
+    x7 = torch.addcmul(x7, x17, x11)
+    x15 = torch.addcmul(x15, x17, x3)
+    x18 = grad_grad_features[:, 6]
+    x9 = torch.addcmul(x9, x18, x11)
+    x15 = torch.addcmul(x15, x18, x6)
+    x19 = grad_grad_features[:, 7]
+    x7 = torch.addcmul(x7, x19, x3)
+    x20 = grad_grad_features[:, 4]
+    x9 = torch.addcmul(x9, x20, x6)
+    x21 = x19 + x20
+    x15 = torch.addcmul(x15, x2, x12, value=-1.0)
+    x15 = torch.addcmul(x15, x11, x21, value=-1.0)
+    x4 = torch.addcmul(x4, x11, x15)
+    x4 = torch.addcmul(x4, x3, x7)
+    x4 = torch.addcmul(x4, x6, x9)
     # grad_features[1]: with respect to v_x
-    x10 = 2.0 * x10
-    x4 = x4 + x10
+    x22 = x6 * x14
+    x23 = grad_invariants[:, 4]
+    x24 = x6 * x23
+    x25 = x14 * x23
+    x26 = x13 * x23
+    x27 = x12 * x23
+    x28 = x6 * x25
+    x29 = x6 * x26
+    x6 = x6 * x27
+    x28 = torch.addcmul(x28, x14, x24)
+    x30 = x3 * x23
+    x29 = torch.addcmul(x29, x14, x30)
+    x31 = x11 * x23
+    x6 = torch.addcmul(x6, x14, x31)
+    x32 = grad_invariants[:, 1]
+    x32 = 2.0 * x32
+    x14 = x14 * x32
+    x9 = torch.addcmul(x14, x9, x23)
+    x14 = torch.addcmul(x22, x3, x13)
+    x22 = torch.addcmul(x29, x3, x25)
+    x29 = x3 * x26
+    x3 = x3 * x27
+    x22 = torch.addcmul(x22, x13, x24)
+    x29 = torch.addcmul(x29, x13, x30)
+    x3 = torch.addcmul(x3, x13, x31)
+    x13 = x13 * x32
+    x7 = torch.addcmul(x13, x7, x23)
+    x13 = x15 * x23
+    x13 = torch.addcmul(x13, x12, x32)
+    x14 = torch.addcmul(x14, x11, x12)
+    x6 = torch.addcmul(x6, x11, x25)
+    x3 = torch.addcmul(x3, x11, x26)
+    x11 = x11 * x27
+    x6 = torch.addcmul(x6, x12, x24)
+    x3 = torch.addcmul(x3, x12, x30)
+    x11 = torch.addcmul(x11, x12, x31)
+    x9 = torch.addcmul(x9, x5, x26)
+    x9 = torch.addcmul(x9, x10, x27)
+    x9 = torch.addcmul(x9, x1, x25)
+    x9 = torch.addcmul(x9, x18, x31)
+    x9 = torch.addcmul(x9, x16, x30)
+    x9 = torch.addcmul(x9, x20, x24)
+    # grad_features[2]: with respect to v_y
+    x7 = torch.addcmul(x7, x5, x25)
+    x7 = torch.addcmul(x7, x8, x27)
+    x7 = torch.addcmul(x7, x0, x26)
+    x7 = torch.addcmul(x7, x16, x24)
+    x7 = torch.addcmul(x7, x17, x31)
+    x7 = torch.addcmul(x7, x19, x30)
+    # grad_features[3]: with respect to v_z
+    x12 = torch.addcmul(x13, x10, x25)
+    x12 = torch.addcmul(x12, x8, x26)
+    x12 = torch.addcmul(x12, x17, x30)
+    x12 = torch.addcmul(x12, x18, x24)
+    x12 = torch.addcmul(x12, x2, x27, value=-1.0)
+    x12 = torch.addcmul(x12, x21, x31, value=-1.0)
+    # grad_features[6]: with respect to q_xz
+    x13 = grad_invariants[:, 5]
+    x13 = 6.0 * x13
+    x15 = x20 * x13
+    x23 = torch.addcmul(x28, x1, x15)
+    x24 = x19 * x13
+    x25 = x15 + x24
+    x26 = torch.addcmul(x29, x0, x24)
+    x22 = torch.addcmul(x22, x5, x25)
+    x15 = x15 - x25
+    x24 = x24 - x25
+    x11 = torch.addcmul(x11, x2, x25)
+    x25 = grad_invariants[:, 2]
+    x25 = 2.0 * x25
+    x27 = features[:, 15]
+    x28 = 2.0 * x27
+    x29 = grad_grad_features[:, 15]
+    x30 = 2.0 * x29
+    x31 = grad_grad_features[:, 13]
+    x31 = 2.0 * x31
+    x32 = features[:, 13]
+    x32 = 2.0 * x32
+    x33 = features[:, 11]
+    x28 = x33 - x28
+    x34 = grad_grad_features[:, 11]
+    x30 = x34 - x30
+    x35 = grad_grad_features[:, 9]
+    x36 = x35 * x27
+    x37 = features[:, 9]
+    x36 = torch.addcmul(x36, x37, x29)
+    x38 = features[:, 14]
+    x39 = x31 * x38
+    x36 = x39 - x36
+    x39 = grad_grad_features[:, 14]
+    x36 = torch.addcmul(x36, x32, x39)
+    x40 = grad_grad_features[:, 12]
+    x36 = torch.addcmul(x36, x40, x28)
+    x41 = features[:, 12]
+    x36 = torch.addcmul(x36, x41, x30)
+    x42 = x18 * x25
+    x43 = grad_invariants[:, 6]
+    x42 = torch.addcmul(x42, x36, x43, value=-1.0)
+    x42 = 2.0 * x42
+    x6 = x6 + x42
+    x6 = torch.addcmul(x6, x10, x15)
+    x15 = x18 * x13
+    x42 = x16 * x13
+    x13 = x17 * x13
+    x6 = torch.addcmul(x6, x5, x13)
+    x6 = torch.addcmul(x6, x8, x42)
+    x6 = torch.addcmul(x6, x0, x15, value=-1.0)
+    # grad_features[8]: with respect to q_yz
+    x44 = features[:, 10]
+    x45 = 2.0 * x44
+    x45 = x45 + x38
+    x46 = grad_grad_features[:, 10]
+    x47 = 2.0 * x46
+    x47 = x47 + x39
+    x48 = x46 * x27
+    x48 = torch.addcmul(x48, x44, x29)
+    x48 = torch.addcmul(x48, x35, x32)
+    x48 = torch.addcmul(x48, x37, x31)
+    x49 = x34 * x45
+    x48 = x49 - x48
+    x48 = torch.addcmul(x48, x33, x47)
+    x49 = x17 * x25
+    x49 = torch.addcmul(x49, x48, x43)
+    x49 = 2.0 * x49
+    x3 = x3 + x49
+    x3 = torch.addcmul(x3, x8, x24)
+    x3 = torch.addcmul(x3, x5, x15)
+    x3 = torch.addcmul(x3, x10, x42)
+    x3 = torch.addcmul(x3, x1, x13, value=-1.0)
+    # grad_features[5]: with respect to q_xy
+    x24 = 2.0 * x38
+    x49 = 3.0 * x44
+    x24 = x24 + x49
+    x49 = 2.0 * x39
+    x50 = 3.0 * x46
+    x49 = x49 + x50
+    x23 = torch.addcmul(x23, x20, x25)
+    x26 = torch.addcmul(x26, x19, x25)
+    x50 = x21 * x25
+    x11 = x50 - x11
+    x25 = x16 * x25
+    x50 = x29 + x34
+    x51 = x27 + x33
+    x52 = x35 * x45
+    x52 = torch.addcmul(x52, x37, x47)
+    x52 = torch.addcmul(x52, x31, x51)
+    x52 = torch.addcmul(x52, x32, x50)
+    x52 = torch.addcmul(x52, x40, x24)
+    x52 = torch.addcmul(x52, x41, x49)
+    x25 = torch.addcmul(x25, x52, x43)
+    x25 = 2.0 * x25
+    x22 = x22 + x25
+    x22 = torch.addcmul(x22, x8, x15)
+    x22 = torch.addcmul(x22, x10, x13)
+    x22 = torch.addcmul(x22, x2, x42)
+    # grad_features[4]: with respect to q_xx
+    x13 = torch.addcmul(x23, x8, x13, value=-1.0)
+    x15 = torch.addcmul(x26, x10, x15, value=-1.0)
+    x11 = torch.addcmul(x11, x5, x42)
+    x23 = x44 * x46
+    x23 = torch.addcmul(x23, x40, x41)
+    x25 = x32 * x31
+    x26 = 0.25 * x25
+    x23 = x26 + x23
+    x26 = x27 * x29
+    x42 = x26 + x23
+    x53 = x33 * x34
+    x26 = x26 + x53
+    x23 = x23 + x53
+    x53 = x46 + x39
+    x54 = x44 + x38
+    x55 = x41 + x37
+    x56 = x40 + x35
+    x57 = x54 * x53
+    x57 = torch.addcmul(x57, x56, x55)
+    x57 = 2.0 * x57
+    x26 = x26 + x57
+    x25 = 0.5 * x25
+    x25 = x26 + x25
+    x23 = 2.0 * x23
+    x23 = torch.addcmul(x23, x35, x55)
+    x23 = torch.addcmul(x23, x37, x56)
+    x25 = torch.addcmul(x25, x51, x50)
+    x26 = x23 - x25
+    x57 = x26 * x43
+    x57 = 2.0 * x57
+    x13 = x13 + x57
+    x13 = x13 + x11
+    # grad_features[7]: with respect to q_yy
+    x11 = x15 + x11
+    x15 = 2.0 * x42
+    x15 = torch.addcmul(x15, x54, x39)
+    x15 = torch.addcmul(x15, x38, x53)
+    x42 = x25 - x15
+    x57 = x42 * x43
+    x57 = 2.0 * x57
+    x11 = x11 - x57
+    # grad_grad_invariants[6]: with respect to the cotangent of qtt
+    x48 = x8 * x48
+    x36 = torch.addcmul(x48, x10, x36, value=-1.0)
+    x36 = torch.addcmul(x36, x5, x52)
+    x36 = torch.addcmul(x36, x0, x42, value=-1.0)
+    x26 = torch.addcmul(x36, x1, x26)
+    x36 = x8 * x8
+    x42 = x5 * x5
+    x48 = x36 + x42
+    x52 = x10 * x10
+    x36 = x36 + x52
+    x42 = x52 + x42
+    x52 = x44 * x44
+    x52 = torch.addcmul(x52, x41, x41)
+    x57 = x32 * x32
+    x57 = 0.25 * x57
+    x52 = x52 + x57
+    x58 = x27 * x27
+    x59 = x58 + x52
+    x60 = x33 * x33
+    x58 = x58 + x60
+    x52 = x52 + x60
+    x60 = x44 * x27
+    x60 = torch.addcmul(x60, x37, x32)
+    x61 = x33 * x45
+    x60 = x61 - x60
+    x26 = torch.addcmul(x26, x60, x17)
+    x60 = x37 * x27
+    x61 = x32 * x38
+    x60 = x61 - x60
+    x60 = torch.addcmul(x60, x41, x28)
+    x26 = torch.addcmul(x26, x60, x18, value=-1.0)
+    x60 = x37 * x45
+    x60 = torch.addcmul(x60, x32, x51)
+    x60 = torch.addcmul(x60, x41, x24)
+    x26 = torch.addcmul(x26, x60, x16)
+    x58 = torch.addcmul(x58, x51, x51)
+    x58 = 0.5 * x58
+    x57 = x57 + x58
+    x57 = torch.addcmul(x57, x54, x54)
+    x57 = torch.addcmul(x57, x55, x55)
+    x58 = torch.addcmul(x59, x38, x54)
+    x58 = x57 - x58
+    x26 = torch.addcmul(x26, x58, x19, value=-1.0)
+    x52 = torch.addcmul(x52, x37, x55)
+    x52 = x52 - x57
+    x26 = torch.addcmul(x26, x52, x20)
+    x52 = x5 * x10
+    x57 = x1 * x8
+    x52 = x57 - x52
+    x57 = x5 * x8
+    x57 = torch.addcmul(x57, x0, x10, value=-1.0)
+    x52 = x17 * x52
+    x57 = x18 * x57
+    x52 = x57 - x52
+    x36 = torch.addcmul(x36, x2, x2)
+    x21 = x2 * x21
+    x2 = x5 * x2
+    x2 = torch.addcmul(x2, x10, x8)
+    x2 = torch.addcmul(x52, x16, x2)
+    x48 = torch.addcmul(x48, x0, x0)
+    x42 = torch.addcmul(x42, x1, x1)
+    x48 = x36 - x48
+    x36 = x42 - x36
+    x42 = x19 * x48
+    x36 = x20 * x36
+    x36 = x36 - x42
+    x42 = x5 * x16
+    x16 = x16 * x43
+    x5 = x5 * x43
+    x42 = torch.addcmul(x42, x10, x18)
+    x18 = x18 * x43
+    x21 = torch.addcmul(x21, x1, x20)
+    x20 = x20 * x43
+    x21 = torch.addcmul(x21, x0, x19)
+    x19 = x19 * x43
+    x42 = torch.addcmul(x42, x8, x17)
+    x17 = x17 * x43
+    x8 = x8 * x43
+    x1 = x1 * x43
+    x0 = x0 * x43
+    x10 = x10 * x43
+    x15 = x25 + x15
+    x15 = x15 + x23
+    x23 = x38 * x18
+    x25 = x38 * x19
+    x23 = torch.addcmul(x23, x39, x10)
+    x38 = grad_invariants[:, 3]
+    x43 = x0 + x38
+    x25 = torch.addcmul(x25, x39, x43)
+    x0 = x38 - x0
+    x0 = x0 - x1
+    x1 = x38 + x1
+    x38 = x19 + x20
+    x39 = 2.0 * x20
+    x39 = x39 - x38
+    x48 = 2.0 * x1
+    x48 = x48 + x0
+    x39 = x33 * x39
+    x39 = torch.addcmul(x39, x34, x48)
+    x33 = x33 * x17
+    x33 = torch.addcmul(x33, x34, x8)
+    x34 = torch.addcmul(x39, x45, x17)
+    x39 = x45 * x16
+    x39 = torch.addcmul(x39, x55, x20)
+    x20 = x37 * x20
+    x39 = torch.addcmul(x39, x32, x17, value=-1.0)
+    x45 = x51 * x16
+    x23 = x45 - x23
+    x45 = x51 * x38
+    x48 = x32 * x16
+    x45 = x48 - x45
+    x32 = x32 * x18
+    x32 = torch.addcmul(x32, x54, x19, value=-1.0)
+    x19 = 2.0 * x19
+    x23 = torch.addcmul(x23, x37, x17, value=-1.0)
+    x33 = torch.addcmul(x33, x37, x16)
+    x37 = x37 * x18
+    x19 = x19 - x38
+    x19 = torch.addcmul(x37, x27, x19)
+    x37 = torch.addcmul(x39, x56, x1)
+    x20 = torch.addcmul(x20, x35, x1)
+    x1 = x1 + x43
+    x32 = torch.addcmul(x32, x53, x43, value=-1.0)
+    x39 = 2.0 * x43
+    x39 = x39 + x0
+    x19 = torch.addcmul(x19, x29, x39)
+    x37 = torch.addcmul(x37, x27, x18)
+    x27 = x27 * x17
+    x37 = torch.addcmul(x37, x29, x10)
+    x27 = torch.addcmul(x27, x29, x8)
+    x23 = torch.addcmul(x23, x35, x8, value=-1.0)
+    x19 = torch.addcmul(x19, x35, x10)
+    x29 = torch.addcmul(x33, x35, x5)
+    x33 = torch.addcmul(x34, x47, x8)
+    x34 = torch.addcmul(x37, x47, x5)
+    x23 = torch.addcmul(x23, x50, x5)
+    x35 = torch.addcmul(x45, x50, x0)
+    x37 = x55 * x38
+    x39 = x56 * x0
+    x37 = x39 - x37
+    x39 = x54 * x38
+    x43 = x53 * x0
+    x39 = x43 - x39
+    x24 = x24 * x16
+    x24 = torch.addcmul(x24, x28, x18, value=-1.0)
+    x24 = torch.addcmul(x24, x30, x10, value=-1.0)
+    x24 = torch.addcmul(x24, x49, x5)
+    x17 = torch.addcmul(x19, x44, x17, value=-1.0)
+    x19 = x44 * x38
+    x28 = x41 * x38
+    x16 = x41 * x16
+    x18 = x41 * x18
+    x17 = torch.addcmul(x17, x46, x8, value=-1.0)
+    x19 = torch.addcmul(x19, x46, x1)
+    x16 = torch.addcmul(x16, x40, x5)
+    x18 = torch.addcmul(x18, x40, x10)
+    x28 = torch.addcmul(x28, x40, x1)
+    x8 = torch.addcmul(x34, x31, x8, value=-1.0)
+    x10 = torch.addcmul(x32, x31, x10)
+    x5 = torch.addcmul(x35, x31, x5)
+    x17 = x17 + x5
+    x5 = x33 + x5
+    x30 = 2.0 * x37
+    x20 = x20 + x30
+    x8 = x8 + x20
+    x20 = x24 + x20
+    x0 = x0 + x1
+    x1 = 2.0 * x39
+    x1 = x25 + x1
+    x10 = x10 - x1
+    x1 = x1 - x27
+    x10 = x10 - x29
+    x19 = x19 + x29
+    x5 = x18 - x5
+    x18 = 2.0 * x18
+    x17 = x17 + x18
+    x0 = x31 * x0
+    x0 = 0.5 * x0
+    x0 = x23 + x0
+    x18 = 2.0 * x16
+    x10 = x10 - x18
+    x18 = 2.0 * x28
+    x18 = x20 + x18
+    x19 = 2.0 * x19
+    x1 = x1 + x19
+    x16 = 3.0 * x16
+    x1 = x1 + x16
+    x16 = 2.0 * x42
+    x16 = x21 + x16
+    x19 = 0.5 * x36
+    x2 = x2 + x19
+    x19 = 2.0 * x26
+    # grad_grad_invariants[5]: with respect to the cotangent of qqq
+    x2 = 6.0 * x2
+    # grad_grad_invariants[3]: with respect to the cotangent of tt
+    x15 = 2.0 * x15
+    # grad_grad_invariants[2]: with respect to the cotangent of qq
+    x16 = 2.0 * x16
+    # grad_grad_invariants[1]: with respect to the cotangent of vv
+    x14 = 2.0 * x14
+    # grad_features[15]: with respect to t_yyz
+    x17 = 2.0 * x17
+    # grad_features[14]: with respect to t_yyy
+    x10 = -2.0 * x10
+    # grad_features[13]: with respect to t_xyz
+    x0 = 4.0 * x0
+    # grad_features[12]: with respect to t_xyy
+    x18 = 2.0 * x18
+    # grad_features[11]: with respect to t_xxz
+    x5 = -2.0 * x5
+    # grad_features[10]: with respect to t_xxy
+    x1 = 2.0 * x1
+    # grad_features[9]: with respect to t_xxx
+    x8 = 2.0 * x8
     # grad_features[0]: with respect to s
     # grad_grad_invariants[0]: with respect to the cotangent of s
-    x10 = grad_grad_features[:, 0]
+    x20 = grad_grad_features[:, 0]
     zero = torch.zeros_like(features[:, 0])
-    grad_features = torch.stack((zero, x4, x9, x7, x2, x3, x11, x6, x12, x0, x8, x32, x1, x27, x25, x24), dim=1)
-    grad_grad_invariants = torch.stack((x10, x15, x14, x46, x28, x5, x21), dim=1)
+    grad_features = torch.stack((zero, x9, x7, x12, x13, x22, x6, x11, x3, x8, x1, x5, x18, x0, x10, x17), dim=1)
+    grad_grad_invariants = torch.stack((x20, x14, x16, x15, x4, x2, x19), dim=1)
     return grad_features, grad_grad_invariants

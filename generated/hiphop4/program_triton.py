@@ -30,7 +30,11 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = 128
-WARPS = 4
+
+
+def options(lanes: int) -> dict:
+    """How kernels are compiled for warps of so many lanes: one row for each thread, products fused into sums."""
+    return {"num_warps": BLOCK // lanes, "enable_fp_fusion": True}
 
 
 def launch(kernel, tensors: list[Tensor]) -> None:
@@ -40,13 +44,15 @@ def launch(kernel, tensors: list[Tensor]) -> None:
     if rows > 2**31 - BLOCK:
         raise ValueError(f"{atoms} atoms of {channels} channels are more than 2**31 - {BLOCK} rows; split the call")
     if rows:
+        device = tensors[0].device
+        lanes = torch.cuda.get_device_properties(device).warp_size if device.type == "cuda" else 32
         with torch.cuda.device_of(tensors[0]):
-            kernel[(triton.cdiv(rows, BLOCK),)](*tensors, rows, channels, BLOCK, num_warps=WARPS)
+            kernel[(triton.cdiv(rows, BLOCK),)](*tensors, rows, channels, BLOCK, **options(lanes))
 
 
 @triton.jit
 def forward_kernel(features, invariants, rows, channels: tl.constexpr, BLOCK: tl.constexpr):
-    # 80 additions, 81 multiplications, 23 numbers moved per (atom, channel)
+    # 59 additions, 69 multiplications, 23 numbers moved per (atom, channel)
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = row < rows
     # Rows fit 32 bits, offsets may not: one row is many numbers.
@@ -55,161 +61,138 @@ def forward_kernel(features, invariants, rows, channels: tl.constexpr, BLOCK: tl
     dtype = features.dtype.element_ty
     features += atom * (16 * channels) + channel
     invariants += atom * (7 * channels) + channel
-    # invariants[1]: vv = v_a v_a
-    x0 = tl.load(features + 1 * channels, mask=mask, other=0.0)
-    x1 = x0 * x0
-    x2 = tl.load(features + 2 * channels, mask=mask, other=0.0)
-    x3 = x1 + x2 * x2
-    x4 = tl.load(features + 3 * channels, mask=mask, other=0.0)
-    x5 = x3 + x4 * x4
-    tl.store(invariants + 1 * channels, x5, mask=mask)
-    # invariants[4]: vvq = q_ab v_a v_b
-    x6 = tl.load(features + 4 * channels, mask=mask, other=0.0)
-    x7 = x0 * x6
-    x8 = tl.load(features + 5 * channels, mask=mask, other=0.0)
-    x9 = x7 + x2 * x8
-    x10 = tl.load(features + 6 * channels, mask=mask, other=0.0)
-    x11 = x9 + x4 * x10
-    x12 = x0 * x11
-    x13 = x0 * x8
-    x14 = tl.load(features + 7 * channels, mask=mask, other=0.0)
-    x15 = x13 + x2 * x14
-    x16 = tl.load(features + 8 * channels, mask=mask, other=0.0)
-    x17 = x15 + x4 * x16
-    x18 = x12 + x2 * x17
-    x19 = x0 * x10
-    x20 = x19 + x2 * x16
-    x21 = x6 + x14
-    x22 = x20 - x4 * x21
-    x23 = x18 + x4 * x22
-    tl.store(invariants + 4 * channels, x23, mask=mask)
-    # invariants[2]: qq = q_ab q_ab
-    x24 = x8 * x8
-    x25 = x10 * x10
-    x26 = x24 + x25
-    x27 = x24 + x25
-    x28 = x16 * x16
-    x29 = x26 + x28
-    x30 = x24 + x28
-    x31 = x25 + x28
-    x32 = x6 * x6
-    x33 = x27 + x32
-    x34 = x14 * x14
-    x35 = x30 + x34
-    x36 = x32 + x34
-    x37 = 2.0 * x29
-    x38 = x36 + x37
-    x39 = x21 * x21
-    x40 = x38 + x39
-    tl.store(invariants + 2 * channels, x40, mask=mask)
-    # invariants[5]: qqq = q_ab q_ac q_bc
-    x41 = x31 + x39
-    x42 = x6 * x8
-    x43 = x42 + x8 * x14
-    x44 = x43 + x10 * x16
-    x45 = x8 * x16
-    x46 = x45 + x6 * x10
-    x47 = x46 - x10 * x21
-    x48 = x8 * x44
-    x49 = x48 + x10 * x47
-    x50 = x8 * x10
-    x51 = x50 + x14 * x16
-    x52 = x51 - x16 * x21
-    x53 = x49 + x16 * x52
-    x54 = 2.0 * x53
-    x55 = x54 + x6 * x33
-    x56 = x55 + x14 * x35
-    x57 = x56 - x21 * x41
-    tl.store(invariants + 5 * channels, x57, mask=mask)
     # invariants[3]: tt = t_abc t_abc
-    x58 = tl.load(features + 11 * channels, mask=mask, other=0.0)
-    x59 = tl.load(features + 13 * channels, mask=mask, other=0.0)
-    x60 = x58 * x59
-    x61 = tl.load(features + 15 * channels, mask=mask, other=0.0)
-    x62 = x60 + x59 * x61
-    x63 = tl.load(features + 10 * channels, mask=mask, other=0.0)
-    x64 = tl.load(features + 12 * channels, mask=mask, other=0.0)
-    x65 = x62 + x63 * x64
-    x66 = 2.0 * x65
-    x67 = tl.load(features + 9 * channels, mask=mask, other=0.0)
-    x68 = x64 + x67
-    x69 = x66 + x67 * x63
-    x70 = tl.load(features + 14 * channels, mask=mask, other=0.0)
-    x71 = x63 + x70
-    x72 = x69 + x64 * x70
-    x73 = x72 + x68 * x71
-    x74 = x8 * x73
-    x75 = x58 + x61
-    x76 = x63 * x59
-    x77 = x76 - x59 * x71
-    x78 = x77 - x58 * x68
-    x79 = 2.0 * x78
-    x80 = x79 + x67 * x58
-    x81 = x80 + x64 * x61
-    x82 = x81 + x68 * x75
-    x83 = x74 + x10 * x82
-    x84 = x64 * x59
-    x85 = x84 - x59 * x68
-    x86 = x85 - x61 * x71
-    x87 = 2.0 * x86
-    x88 = x87 + x63 * x58
-    x89 = x88 + x70 * x61
-    x90 = x89 + x71 * x75
-    x91 = x83 + x16 * x90
-    x92 = x59 * x59
-    x93 = x63 * x63
-    x94 = x58 * x58
-    x95 = x64 * x64
-    x96 = x93 + x94
-    x97 = x96 + x92
-    x98 = 2.0 * x97
-    x99 = x98 + x95
-    x100 = x95 + x92
-    x101 = x61 * x61
-    x102 = x100 + x101
-    x103 = 2.0 * x102
-    x104 = x103 + x93
-    x105 = x68 * x68
-    x106 = x67 * x67
-    x107 = x99 + x106
-    x108 = x107 + x105
-    x109 = x6 * x108
-    x110 = x71 * x71
-    x111 = x70 * x70
-    x112 = x104 + x111
-    x113 = x112 + x110
-    x114 = x109 + x14 * x113
-    x115 = x93 + x95
-    x116 = x115 + x105
-    x117 = x116 + x110
-    x118 = x105 + x110
-    x119 = x117 + x94
-    x120 = x119 + x101
-    x121 = x94 + x101
-    x122 = x106 + x111
-    x123 = 3.0 * x120
-    x124 = x122 + x123
-    x125 = x118 + x92
-    x126 = 6.0 * x92
-    x127 = x124 + x126
-    x128 = x75 * x75
-    x129 = x127 + x128
-    tl.store(invariants + 3 * channels, x129, mask=mask)
+    x0 = tl.load(features + 13 * channels, mask=mask, other=0.0)
+    x1 = 2.0 * x0
+    x2 = x1 * x1
+    x3 = 0.25 * x2
+    x4 = 0.5 * x2
+    x5 = tl.load(features + 15 * channels, mask=mask, other=0.0)
+    x6 = x5 * x5
+    x7 = x4 + x6
+    x8 = 2.0 * x5
+    x9 = tl.load(features + 11 * channels, mask=mask, other=0.0)
+    x10 = x5 + x9
+    x11 = x7 + x10 * x10
+    x12 = x1 * x10
+    x13 = x9 - x8
+    x14 = tl.load(features + 12 * channels, mask=mask, other=0.0)
+    x15 = x14 * x13
+    x16 = tl.load(features + 9 * channels, mask=mask, other=0.0)
+    x17 = x15 - x16 * x5
+    x18 = tl.load(features + 14 * channels, mask=mask, other=0.0)
+    x19 = x17 + x1 * x18
+    x20 = x16 * x1
+    x21 = tl.load(features + 10 * channels, mask=mask, other=0.0)
+    x22 = x20 + x21 * x5
+    x23 = 2.0 * x21
+    x24 = x23 + x18
+    x25 = x9 * x24
+    x26 = x25 - x22
+    x27 = x12 + x16 * x24
+    x28 = x9 * x9
+    x29 = x11 + x28
+    x30 = 3.0 * x21
+    x31 = x21 * x21
+    x32 = x31 + x14 * x14
+    x33 = x3 + x32
+    x34 = x28 + x33
+    x35 = x6 + x33
+    x36 = x21 + x18
+    x37 = x35 + x18 * x36
+    x38 = 2.0 * x18
+    x39 = x30 + x38
+    x40 = x27 + x14 * x39
+    x41 = x14 + x16
+    x42 = x34 + x16 * x41
+    x43 = x41 * x41
+    x44 = x43 + x36 * x36
+    x45 = 2.0 * x44
+    x46 = x29 + x45
+    x47 = tl.load(features + 5 * channels, mask=mask, other=0.0)
+    x48 = x47 * x40
+    x49 = tl.load(features + 6 * channels, mask=mask, other=0.0)
+    x50 = x48 - x49 * x19
+    x51 = tl.load(features + 8 * channels, mask=mask, other=0.0)
+    x52 = x50 + x51 * x26
+    x53 = 2.0 * x52
+    x54 = 2.0 * x42
+    x55 = x42 + x37
+    x56 = 2.0 * x55
+    x57 = 2.0 * x37
+    x58 = x56 + x46
+    tl.store(invariants + 3 * channels, x58, mask=mask)
     # invariants[6]: qtt = t_abc t_abd q_cd
-    x130 = x121 + x128
-    x131 = 2.0 * x125
-    x132 = x130 + x131
-    x133 = x114 - x21 * x132
-    x134 = 2.0 * x91
-    x135 = x133 + x134
-    tl.store(invariants + 6 * channels, x135, mask=mask)
+    x59 = x54 - x46
+    x60 = x57 - x46
+    x61 = tl.load(features + 4 * channels, mask=mask, other=0.0)
+    x62 = x53 + x61 * x59
+    x63 = tl.load(features + 7 * channels, mask=mask, other=0.0)
+    x64 = x62 + x63 * x60
+    tl.store(invariants + 6 * channels, x64, mask=mask)
+    # invariants[2]: qq = q_ab q_ab
+    x65 = x47 * x47
+    x66 = x49 * x49
+    x67 = x65 + x66
+    x68 = x67 + x61 * x61
+    x69 = x65 + x63 * x63
+    x70 = x51 * x51
+    x71 = x69 + x70
+    x72 = x66 + x70
+    x73 = x61 + x63
+    x74 = x72 + x73 * x73
+    x75 = x68 - x74
+    x76 = x68 + x71
+    x77 = x76 + x74
+    tl.store(invariants + 2 * channels, x77, mask=mask)
+    # invariants[5]: qqq = q_ab q_ac q_bc
+    x78 = x71 - x74
+    x79 = x61 * x75
+    x80 = x79 + x63 * x78
+    x81 = x47 * x73
+    x82 = x81 + x49 * x51
+    x83 = x47 * x82
+    x84 = tl.load(features + 3 * channels, mask=mask, other=0.0)
+    x85 = x84 * x73
+    x86 = x49 * x63
+    x87 = x47 * x51
+    x88 = x87 - x86
+    x89 = x83 + x49 * x88
+    x90 = tl.load(features + 2 * channels, mask=mask, other=0.0)
+    x91 = x90 * x63
+    x92 = x91 + x84 * x51
+    x93 = x90 * x51
+    x94 = x93 - x85
+    x95 = x47 * x49
+    x96 = x61 * x51
+    x97 = x96 - x95
+    x98 = x89 - x51 * x97
+    x99 = 2.0 * x98
+    x100 = x80 + x99
+    tl.store(invariants + 5 * channels, x100, mask=mask)
+    # invariants[4]: vvq = q_ab v_a v_b
+    x101 = tl.load(features + 1 * channels, mask=mask, other=0.0)
+    x102 = x101 * x61
+    x103 = x92 + x101 * x47
+    x104 = x102 + x90 * x47
+    x105 = x104 + x84 * x49
+    x106 = x94 + x101 * x49
+    x107 = x101 * x105
+    x108 = x107 + x90 * x103
+    x109 = x108 + x84 * x106
+    tl.store(invariants + 4 * channels, x109, mask=mask)
+    # invariants[1]: vv = v_a v_a
+    x110 = x101 * x101
+    x111 = x110 + x90 * x90
+    x112 = x111 + x84 * x84
+    tl.store(invariants + 1 * channels, x112, mask=mask)
     # invariants[0]: s = s
-    x136 = tl.load(features, mask=mask, other=0.0)
-    tl.store(invariants, x136, mask=mask)
+    x113 = tl.load(features, mask=mask, other=0.0)
+    tl.store(invariants, x113, mask=mask)
 
 
 def forward(features: Tensor) -> Tensor:
-    """161 operations per (atom, channel), fused into one kernel."""
+    """128 operations per (atom, channel), fused into one kernel."""
     features = features.contiguous()
     invariants = features.new_empty((features.shape[0], 7, features.shape[2]))
     launch(forward_kernel, [features, invariants])
@@ -218,7 +201,7 @@ def forward(features: Tensor) -> Tensor:
 
 @triton.jit
 def backward_kernel(features, grad_invariants, grad_features, rows, channels: tl.constexpr, BLOCK: tl.constexpr):
-    # 174 additions, 194 multiplications, 39 numbers moved per (atom, channel)
+    # 113 additions, 155 multiplications, 39 numbers moved per (atom, channel)
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = row < rows
     # Rows fit 32 bits, offsets may not: one row is many numbers.
@@ -228,339 +211,270 @@ def backward_kernel(features, grad_invariants, grad_features, rows, channels: tl
     features += atom * (16 * channels) + channel
     grad_invariants += atom * (7 * channels) + channel
     grad_features += atom * (16 * channels) + channel
-    # grad_features[5]: with respect to q_xy
-    x0 = tl.load(features + 4 * channels, mask=mask, other=0.0)
-    x1 = tl.load(grad_invariants + 5 * channels, mask=mask, other=0.0)
-    x2 = x0 * x1
-    x3 = tl.load(features + 7 * channels, mask=mask, other=0.0)
-    x4 = x3 * x1
-    x5 = x2 + x4
+    # grad_features[12]: with respect to t_xyy
+    x0 = tl.load(features + 13 * channels, mask=mask, other=0.0)
+    x1 = 2.0 * x0
+    x2 = tl.load(grad_invariants + 1 * channels, mask=mask, other=0.0)
+    x3 = 2.0 * x2
+    x4 = tl.load(grad_invariants + 5 * channels, mask=mask, other=0.0)
+    x5 = 6.0 * x4
     x6 = tl.load(grad_invariants + 2 * channels, mask=mask, other=0.0)
     x7 = 2.0 * x6
-    x8 = x5 + x7
-    x9 = tl.load(features + 5 * channels, mask=mask, other=0.0)
-    x10 = x9 * x3
-    x11 = x10 + x0 * x9
-    x12 = x9 * x8
-    x13 = tl.load(features + 6 * channels, mask=mask, other=0.0)
-    x14 = tl.load(features + 8 * channels, mask=mask, other=0.0)
-    x15 = x11 + x13 * x14
-    x16 = x12 + x15 * x1
-    x17 = x9 * x1
-    x18 = x16 + x0 * x17
-    x19 = x18 + x3 * x17
-    x20 = tl.load(features + 13 * channels, mask=mask, other=0.0)
-    x21 = tl.load(features + 15 * channels, mask=mask, other=0.0)
-    x22 = x20 * x21
-    x23 = tl.load(features + 11 * channels, mask=mask, other=0.0)
-    x24 = x22 + x23 * x20
-    x25 = tl.load(features + 10 * channels, mask=mask, other=0.0)
-    x26 = tl.load(features + 12 * channels, mask=mask, other=0.0)
-    x27 = x24 + x25 * x26
-    x28 = 2.0 * x27
-    x29 = tl.load(features + 14 * channels, mask=mask, other=0.0)
-    x30 = x25 + x29
-    x31 = x28 + x26 * x29
-    x32 = tl.load(features + 9 * channels, mask=mask, other=0.0)
-    x33 = x26 + x32
-    x34 = x31 + x32 * x25
-    x35 = x13 * x1
-    x36 = x19 + x14 * x35
-    x37 = x14 * x1
-    x38 = x36 + x13 * x37
-    x39 = x34 + x33 * x30
-    x40 = tl.load(grad_invariants + 6 * channels, mask=mask, other=0.0)
-    x41 = x38 + x39 * x40
-    x42 = 2.0 * x41
-    x43 = tl.load(features + 1 * channels, mask=mask, other=0.0)
-    x44 = tl.load(grad_invariants + 4 * channels, mask=mask, other=0.0)
-    x45 = x43 * x44
-    x46 = tl.load(features + 2 * channels, mask=mask, other=0.0)
-    x47 = x42 + x46 * x45
-    x48 = x46 * x44
-    x49 = x47 + x43 * x48
-    tl.store(grad_features + 5 * channels, x49, mask=mask)
-    # grad_features[1]: with respect to v_x
-    x50 = x46 * x9
-    x51 = x50 + x43 * x0
-    x52 = tl.load(grad_invariants + 1 * channels, mask=mask, other=0.0)
-    x53 = x43 * x52
-    x54 = 2.0 * x53
-    x55 = tl.load(features + 3 * channels, mask=mask, other=0.0)
-    x56 = x51 + x55 * x13
-    x57 = x54 + x56 * x44
-    x58 = x57 + x9 * x48
-    x59 = x58 + x0 * x45
-    x60 = x55 * x44
-    x61 = x59 + x13 * x60
-    tl.store(grad_features + 1 * channels, x61, mask=mask)
-    # grad_features[2]: with respect to v_y
-    x62 = x43 * x9
-    x63 = x62 + x46 * x3
-    x64 = x63 + x55 * x14
-    x65 = x46 * x52
-    x66 = 2.0 * x65
-    x67 = x66 + x64 * x44
-    x68 = x67 + x9 * x45
-    x69 = x68 + x3 * x48
-    x70 = x69 + x14 * x60
-    tl.store(grad_features + 2 * channels, x70, mask=mask)
-    # grad_features[3]: with respect to v_z
-    x71 = x3 + x0
-    x72 = x46 * x14
-    x73 = x72 + x43 * x13
-    x74 = x73 - x55 * x71
-    x75 = x74 * x44
-    x76 = x55 * x52
-    x77 = 2.0 * x76
-    x78 = x75 + x77
-    x79 = x78 + x13 * x45
-    x80 = x79 + x14 * x48
-    x81 = x80 - x71 * x60
-    tl.store(grad_features + 3 * channels, x81, mask=mask)
-    # grad_features[6]: with respect to q_xz
-    x82 = x9 * x14
-    x83 = x82 + x0 * x13
-    x84 = x83 - x13 * x71
-    x85 = x2 + x7
-    x86 = x71 * x1
-    x87 = x85 - x86
-    x88 = x13 * x87
-    x89 = x88 + x84 * x1
-    x90 = x21 + x23
-    x91 = x25 * x20
-    x92 = x91 - x20 * x30
-    x93 = x92 - x23 * x33
-    x94 = 2.0 * x93
-    x95 = x94 + x26 * x21
-    x96 = x95 + x32 * x23
-    x97 = x96 + x33 * x90
-    x98 = x89 + x97 * x40
-    x99 = x98 + x14 * x17
-    x100 = x99 + x9 * x37
-    x101 = x100 + x0 * x35
-    x102 = x101 - x71 * x35
-    x103 = 2.0 * x102
-    x104 = x103 + x55 * x45
-    x105 = x104 + x43 * x60
-    tl.store(grad_features + 6 * channels, x105, mask=mask)
-    # grad_features[8]: with respect to q_yz
-    x106 = x43 * x45
-    x107 = x46 * x48
-    x108 = x46 * x60
-    x109 = x108 + x55 * x48
-    x110 = x55 * x60
-    x111 = x14 * x14
-    x112 = x13 * x13
-    x113 = x111 + x112
-    x114 = x9 * x9
-    x115 = x111 + x114
-    x116 = x112 + x114
-    x117 = x116 + x0 * x0
-    x118 = x106 + x117 * x1
-    x119 = x115 + x3 * x3
-    x120 = x107 + x119 * x1
-    x121 = x113 + x71 * x71
-    x122 = x110 + x121 * x1
-    x123 = x9 * x13
-    x124 = x123 + x3 * x14
-    x125 = x124 - x14 * x71
-    x126 = x125 * x1
-    x127 = x7 + x4
-    x128 = x127 - x86
-    x129 = x126 + x14 * x128
-    x130 = x26 * x20
-    x131 = x130 - x20 * x33
-    x132 = x131 - x21 * x30
-    x133 = 2.0 * x132
-    x134 = x133 + x25 * x23
-    x135 = x134 + x29 * x21
-    x136 = x135 + x30 * x90
-    x137 = x129 + x136 * x40
-    x138 = x137 + x13 * x17
-    x139 = x138 + x9 * x35
-    x140 = x139 + x3 * x37
-    x141 = x140 - x71 * x37
-    x142 = 2.0 * x141
-    x143 = x109 + x142
-    tl.store(grad_features + 8 * channels, x143, mask=mask)
-    # grad_features[4]: with respect to q_xx
-    x144 = x2 + x6
-    x145 = x4 + x6
-    x146 = x6 - x86
-    x147 = x9 * x17
-    x148 = x13 * x35
-    x149 = x14 * x37
-    x150 = x147 + x148
-    x151 = x147 + x149
-    x152 = x148 + x149
-    x153 = x20 * x20
-    x154 = x30 * x30
-    x155 = x154 + x153
-    x156 = x25 * x25
-    x157 = x154 + x156
-    x158 = x156 + x153
-    x159 = x23 * x23
-    x160 = x158 + x159
-    x161 = x21 * x21
-    x162 = x159 + x161
-    x163 = x153 + x161
-    x164 = x33 * x33
-    x165 = x155 + x164
-    x166 = x26 * x26
-    x167 = x163 + x166
-    x168 = x164 + x166
-    x169 = x150 + x0 * x144
-    x170 = 2.0 * x169
-    x171 = x118 + x170
-    x172 = x152 - x71 * x146
-    x173 = 2.0 * x172
-    x174 = x122 + x173
-    x175 = 2.0 * x165
-    x176 = x162 + x175
-    x177 = 2.0 * x160
-    x178 = x168 + x177
-    x179 = x178 + x32 * x32
-    x180 = x171 + x179 * x40
-    x181 = x176 + x90 * x90
-    x182 = x174 + x181 * x40
-    x183 = x180 - x182
-    tl.store(grad_features + 4 * channels, x183, mask=mask)
-    # grad_features[7]: with respect to q_yy
-    x184 = x120 - x182
-    x185 = x151 + x3 * x145
-    x186 = 2.0 * x185
-    x187 = x184 + x186
-    x188 = 2.0 * x167
-    x189 = x157 + x188
-    x190 = x189 + x29 * x29
-    x191 = x187 + x190 * x40
-    tl.store(grad_features + 7 * channels, x191, mask=mask)
+    x8 = x1 * x1
+    x9 = 0.25 * x8
+    x10 = 0.5 * x8
+    x11 = tl.load(features + 15 * channels, mask=mask, other=0.0)
+    x12 = tl.load(features + 11 * channels, mask=mask, other=0.0)
+    x13 = x11 + x12
+    x14 = x10 + x13 * x13
+    x15 = 2.0 * x11
+    x16 = x15 - x12
+    x17 = x12 * x12
+    x18 = x14 + x17
+    x19 = x11 * x11
+    x20 = x18 + x19
+    x21 = tl.load(features + 10 * channels, mask=mask, other=0.0)
+    x22 = tl.load(features + 14 * channels, mask=mask, other=0.0)
+    x23 = x21 + x22
+    x24 = x19 + x22 * x23
+    x25 = 3.0 * x21
+    x26 = 2.0 * x22
+    x27 = x25 + x26
+    x28 = 2.0 * x21
+    x29 = x28 + x22
+    x30 = x21 * x21
+    x31 = tl.load(features + 12 * channels, mask=mask, other=0.0)
+    x32 = x30 + x31 * x31
+    x33 = x9 + x32
+    x34 = x17 + x33
+    x35 = x24 + x33
+    x36 = 2.0 * x35
+    x37 = tl.load(features + 9 * channels, mask=mask, other=0.0)
+    x38 = x31 + x37
+    x39 = x34 + x37 * x38
+    x40 = 2.0 * x39
+    x41 = x38 * x38
+    x42 = x41 + x23 * x23
+    x43 = 2.0 * x42
+    x44 = x20 + x43
+    x45 = x40 - x44
+    x46 = x44 - x36
+    x47 = tl.load(grad_invariants + 6 * channels, mask=mask, other=0.0)
+    x48 = x47 * x45
+    x49 = x47 * x46
+    x50 = tl.load(features + 4 * channels, mask=mask, other=0.0)
+    x51 = x48 + x50 * x7
+    x52 = x47 * x50
+    x53 = tl.load(grad_invariants + 3 * channels, mask=mask, other=0.0)
+    x54 = x53 - x52
+    x55 = x52 + x53
+    x56 = 2.0 * x55
+    x57 = tl.load(features + 7 * channels, mask=mask, other=0.0)
+    x58 = x50 + x57
+    x59 = x49 - x57 * x7
+    x60 = x47 * x57
+    x61 = x54 - x60
+    x62 = x53 + x60
+    x63 = x56 + x61
+    x64 = x61 * x23
+    x65 = 2.0 * x64
+    x66 = x65 + x62 * x22
+    x67 = x62 * x23
+    x68 = x67 + x66
+    x69 = x61 * x38
+    x70 = 2.0 * x69
+    x71 = x70 + x37 * x55
+    x72 = x55 * x38
+    x73 = x55 + x62
+    x74 = 2.0 * x62
+    x75 = x72 + x71
+    x76 = x74 + x61
+    x77 = x11 * x76
+    x78 = x61 + x73
+    x79 = x1 * x78
+    x80 = 0.5 * x79
+    x81 = x61 * x13
+    x82 = x31 * x73
+    x83 = 2.0 * x82
+    x84 = x71 + x83
+    x85 = x12 * x63
+    x86 = x21 * x73
+    x87 = x37 * x29
+    x88 = x87 + x31 * x27
+    x89 = x88 + x13 * x1
+    x90 = x47 * x89
+    x91 = tl.load(features + 5 * channels, mask=mask, other=0.0)
+    x92 = x90 + x91 * x7
+    x93 = 2.0 * x92
+    x94 = x47 * x91
+    x95 = x80 + x13 * x94
+    x96 = x84 + x94 * x27
+    x97 = x81 + x1 * x94
+    x98 = x77 + x97
+    x99 = x85 + x97
+    x100 = x75 + x94 * x29
+    x101 = x31 * x94
+    x102 = x37 * x94
+    x103 = 2.0 * x101
+    x104 = x68 + x103
+    x105 = 3.0 * x101
+    x106 = x66 + x105
+    x107 = x91 * x91
+    x108 = x91 * x58
+    x109 = x31 * x16
+    x110 = x109 + x11 * x37
+    x111 = x110 - x1 * x22
+    x112 = x47 * x111
+    x113 = tl.load(features + 6 * channels, mask=mask, other=0.0)
+    x114 = x112 + x113 * x7
+    x115 = 2.0 * x114
+    x116 = x47 * x113
+    x117 = x116 * x22
+    x118 = x117 - x95
+    x119 = x96 + x116 * x16
+    x120 = 2.0 * x119
+    tl.store(grad_features + 12 * channels, x120, mask=mask)
     # grad_features[15]: with respect to t_yyz
-    x192 = x0 * x40
-    x193 = x9 * x40
-    x194 = x13 * x40
-    x195 = x3 * x40
-    x196 = x14 * x40
-    x197 = x71 * x40
-    x198 = 2.0 * x192
-    x199 = tl.load(grad_invariants + 3 * channels, mask=mask, other=0.0)
-    x200 = 3.0 * x199
-    x201 = x198 + x200
-    x202 = x198 + x200
-    x203 = x192 + x200
-    x204 = x192 + x200
-    x205 = x192 + x200
-    x206 = 2.0 * x195
-    x207 = x203 + x206
-    x208 = x206 + x200
-    x209 = x201 + x195
-    x210 = x204 + x195
-    x211 = x200 + x195
-    x212 = x192 + x199
-    x213 = x195 + x199
-    x214 = x210 - x197
-    x215 = x202 - x197
-    x216 = x208 - x197
-    x217 = x199 - x197
-    x218 = 2.0 * x197
-    x219 = x205 - x218
-    x220 = x211 - x218
-    x221 = x23 * x215
-    x222 = x221 + x25 * x196
-    x223 = x20 * x214
-    x224 = x223 + x26 * x196
-    x225 = x224 + x25 * x194
-    x226 = x21 * x216
-    x227 = x226 + x26 * x194
-    x228 = x25 * x209
-    x229 = x25 * x193
-    x230 = x26 * x207
-    x231 = x26 * x193
-    x232 = x225 + x23 * x193
-    x233 = x228 + x23 * x196
-    x234 = x23 * x194
-    x235 = x33 * x196
-    x236 = x235 - x232
-    x237 = x30 * x220
-    x238 = x237 + x33 * x193
-    x239 = x33 * x219
-    x240 = x33 * x194
-    x241 = x236 - x21 * x193
-    x242 = x241 + x30 * x194
-    x243 = x230 + x21 * x194
-    x244 = x222 + x32 * x194
-    x245 = x233 + x32 * x193
-    x246 = x243 + x29 * x193
-    x247 = x239 + x30 * x193
-    x248 = x247 + x90 * x194
-    x249 = x20 * x193
-    x250 = x20 * x194
-    x251 = x20 * x196
-    x252 = x21 * x196
-    x253 = x30 * x196
-    x254 = x227 + x29 * x196
-    x255 = x238 + x90 * x196
-    x256 = x90 * x217
-    x257 = x256 + x240
-    x258 = x257 + x253
-    x259 = x244 + x258
-    x260 = x254 + x258
-    x261 = x32 * x212
-    x262 = x261 + x234
-    x263 = x234 + x251
-    x264 = 2.0 * x263
-    x265 = x264 - x248
-    x266 = x246 - x265
-    x267 = x262 - x265
-    x268 = x29 * x213
-    x269 = x268 + x252
-    x270 = x252 + x250
-    x271 = 2.0 * x270
-    x272 = x255 - x271
-    x273 = x245 + x272
-    x274 = x269 + x272
-    x275 = x274 + x231
-    x276 = x250 + x231
-    x277 = x267 + x229
-    x278 = x251 + x229
-    x279 = x249 - x240
-    x280 = x253 - x249
-    x281 = 2.0 * x276
-    x282 = x273 + x281
-    x283 = 2.0 * x279
-    x284 = x259 + x283
-    x285 = 2.0 * x278
-    x286 = x266 + x285
-    x287 = 2.0 * x280
-    x288 = x287 - x260
-    x289 = -2.0 * x288
-    tl.store(grad_features + 15 * channels, x289, mask=mask)
-    # grad_features[14]: with respect to t_yyy
-    x290 = 2.0 * x275
-    tl.store(grad_features + 14 * channels, x290, mask=mask)
-    # grad_features[13]: with respect to t_xyz
-    x291 = -4.0 * x242
-    tl.store(grad_features + 13 * channels, x291, mask=mask)
-    # grad_features[12]: with respect to t_xyy
-    x292 = 2.0 * x286
-    tl.store(grad_features + 12 * channels, x292, mask=mask)
+    x121 = x116 * x31
+    x122 = x121 - x99
+    x123 = 2.0 * x121
+    x124 = x98 + x123
+    x125 = x124 + x37 * x116
+    x126 = x104 - x116 * x1
+    x127 = x100 + x11 * x116
+    x128 = x113 * x113
+    x129 = x107 + x128
+    x130 = x129 + x50 * x50
+    x131 = x128 + x58 * x58
+    x132 = x107 + x57 * x57
+    x133 = tl.load(features + 8 * channels, mask=mask, other=0.0)
+    x134 = x108 + x133 * x113
+    x135 = x5 * x134
+    x136 = x133 * x47
+    x137 = x21 * x136
+    x138 = x137 - x125
+    x139 = x21 * x11
+    x140 = x106 - x136 * x11
+    x141 = -2.0 * x138
+    tl.store(grad_features + 15 * channels, x141, mask=mask)
     # grad_features[11]: with respect to t_xxz
-    x293 = 2.0 * x284
-    tl.store(grad_features + 11 * channels, x293, mask=mask)
-    # grad_features[10]: with respect to t_xxy
-    x294 = 2.0 * x282
-    tl.store(grad_features + 10 * channels, x294, mask=mask)
+    x142 = x12 * x29
+    x143 = x142 - x139
+    x144 = x102 + x136 * x12
+    x145 = x122 - x136 * x29
+    x146 = -2.0 * x145
+    tl.store(grad_features + 11 * channels, x146, mask=mask)
     # grad_features[9]: with respect to t_xxx
-    x295 = 2.0 * x277
-    tl.store(grad_features + 9 * channels, x295, mask=mask)
+    x147 = x118 + x136 * x37
+    x148 = x127 - x136 * x1
+    x149 = x143 - x37 * x1
+    x150 = x47 * x149
+    x151 = 2.0 * x148
+    tl.store(grad_features + 9 * channels, x151, mask=mask)
+    # grad_features[13]: with respect to t_xyz
+    x152 = -4.0 * x147
+    tl.store(grad_features + 13 * channels, x152, mask=mask)
+    # grad_features[14]: with respect to t_yyy
+    x153 = x126 + x144
+    x154 = x86 + x144
+    x155 = 2.0 * x153
+    tl.store(grad_features + 14 * channels, x155, mask=mask)
+    # grad_features[10]: with respect to t_xxy
+    x156 = 2.0 * x154
+    x157 = x140 + x156
+    x158 = 2.0 * x157
+    tl.store(grad_features + 10 * channels, x158, mask=mask)
+    # grad_features[7]: with respect to q_yy
+    x159 = x150 + x133 * x7
+    x160 = 2.0 * x159
+    x161 = x58 * x7
+    x162 = x133 * x133
+    x163 = x131 + x162
+    x164 = x132 + x162
+    x165 = x130 - x163
+    x166 = x163 - x164
+    x167 = x165 * x5
+    x168 = 0.5 * x167
+    x169 = x5 * x166
+    x170 = 0.5 * x169
+    x171 = x133 * x91
+    x172 = x171 - x57 * x113
+    x173 = x5 * x172
+    x174 = x133 * x50
+    x175 = x174 - x113 * x91
+    x176 = x5 * x175
+    x177 = tl.load(features + 1 * channels, mask=mask, other=0.0)
+    x178 = x113 * x177
+    x179 = tl.load(features + 2 * channels, mask=mask, other=0.0)
+    x180 = x178 + x133 * x179
+    x181 = tl.load(features + 3 * channels, mask=mask, other=0.0)
+    x182 = x180 - x181 * x58
+    x183 = tl.load(grad_invariants + 4 * channels, mask=mask, other=0.0)
+    x184 = x182 * x183
+    x185 = x184 + x181 * x3
+    x186 = x181 * x183
+    x187 = x185 - x58 * x186
+    x188 = x181 * x186
+    x189 = x188 - x161
+    x190 = x51 - x189
+    x191 = x59 + x189
+    x192 = x115 + x177 * x186
+    x193 = x160 + x179 * x186
+    x194 = x179 * x183
+    x195 = x187 + x133 * x194
+    x196 = x93 + x177 * x194
+    x197 = x191 - x179 * x194
+    x198 = x170 + x197
+    x199 = -1.0 * x198
+    tl.store(grad_features + 7 * channels, x199, mask=mask)
+    # grad_features[8]: with respect to q_yz
+    x200 = x193 + x181 * x194
+    x201 = x176 - x200
+    x202 = -1.0 * x201
+    tl.store(grad_features + 8 * channels, x202, mask=mask)
+    # grad_features[3]: with respect to v_z
+    x203 = x57 * x179
+    x204 = x203 + x133 * x181
+    x205 = x133 * x186
+    x206 = x205 + x57 * x194
+    x207 = x206 + x179 * x3
+    x208 = x204 + x91 * x177
+    x209 = x207 + x183 * x208
+    x210 = x177 * x3
+    x211 = x210 + x113 * x186
+    x212 = x211 + x91 * x194
+    x213 = x177 * x183
+    x214 = x195 + x113 * x213
+    tl.store(grad_features + 3 * channels, x214, mask=mask)
+    # grad_features[6]: with respect to q_xz
+    x215 = x113 * x181
+    x216 = x192 + x181 * x213
+    x217 = x173 + x216
+    tl.store(grad_features + 6 * channels, x217, mask=mask)
+    # grad_features[2]: with respect to v_y
+    x218 = x209 + x91 * x213
+    tl.store(grad_features + 2 * channels, x218, mask=mask)
+    # grad_features[5]: with respect to q_xy
+    x219 = x215 + x91 * x179
+    x220 = x196 + x179 * x213
+    x221 = x135 + x220
+    tl.store(grad_features + 5 * channels, x221, mask=mask)
+    # grad_features[1]: with respect to v_x
+    x222 = x219 + x50 * x177
+    x223 = x212 + x183 * x222
+    x224 = x223 + x50 * x213
+    tl.store(grad_features + 1 * channels, x224, mask=mask)
+    # grad_features[4]: with respect to q_xx
+    x225 = x190 + x177 * x213
+    x226 = x168 + x225
+    tl.store(grad_features + 4 * channels, x226, mask=mask)
     # grad_features[0]: with respect to s
-    x296 = tl.load(grad_invariants, mask=mask, other=0.0)
-    tl.store(grad_features, x296, mask=mask)
+    x227 = tl.load(grad_invariants, mask=mask, other=0.0)
+    tl.store(grad_features, x227, mask=mask)
 
 
 def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
-    """368 operations per (atom, channel), fused into one kernel."""
+    """268 operations per (atom, channel), fused into one kernel."""
     features = features.contiguous()
     grad_invariants = grad_invariants.contiguous()
     grad_features = features.new_empty((features.shape[0], 16, features.shape[2]))
@@ -573,7 +487,7 @@ def double_backward_kernel(
     features, grad_invariants, grad_grad_features, grad_features, grad_grad_invariants, rows, channels: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    # 390 additions, 411 multiplications, 62 numbers moved per (atom, channel)
+    # 258 additions, 320 multiplications, 62 numbers moved per (atom, channel)
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = row < rows
     # Rows fit 32 bits, offsets may not: one row is many numbers.
@@ -585,669 +499,501 @@ def double_backward_kernel(
     grad_grad_features += atom * (16 * channels) + channel
     grad_features += atom * (16 * channels) + channel
     grad_grad_invariants += atom * (7 * channels) + channel
-    # grad_grad_invariants[2]: with respect to the cotangent of qq
-    x0 = tl.load(grad_invariants + 3 * channels, mask=mask, other=0.0)
-    x1 = 3.0 * x0
-    x2 = tl.load(grad_invariants + 2 * channels, mask=mask, other=0.0)
-    x3 = 2.0 * x2
-    x4 = tl.load(features + 5 * channels, mask=mask, other=0.0)
-    x5 = x4 * x4
-    x6 = tl.load(features + 4 * channels, mask=mask, other=0.0)
-    x7 = x5 + x6 * x6
-    x8 = x6 * x4
-    x9 = tl.load(features + 7 * channels, mask=mask, other=0.0)
-    x10 = x6 + x9
-    x11 = x8 + x4 * x9
-    x12 = x5 + x9 * x9
-    x13 = x10 * x10
-    x14 = tl.load(features + 6 * channels, mask=mask, other=0.0)
-    x15 = x14 * x14
-    x16 = x7 + x15
-    x17 = x13 + x15
-    x18 = tl.load(grad_grad_features + 4 * channels, mask=mask, other=0.0)
-    x19 = x16 * x18
-    x20 = x6 * x18
-    x21 = x6 * x14
-    x22 = x21 - x14 * x10
-    x23 = x4 * x14
-    x24 = tl.load(features + 8 * channels, mask=mask, other=0.0)
-    x25 = x11 + x14 * x24
-    x26 = x22 + x4 * x24
-    x27 = x23 + x9 * x24
-    x28 = x27 - x24 * x10
-    x29 = x24 * x24
-    x30 = x12 + x29
-    x31 = x17 + x29
-    x32 = tl.load(grad_grad_features + 7 * channels, mask=mask, other=0.0)
-    x33 = x19 + x30 * x32
-    x34 = x18 + x32
-    x35 = x33 - x31 * x34
-    x36 = x18 - x34
-    x37 = x9 * x32
-    x38 = x20 + x37
-    x39 = x10 * x34
-    x40 = x38 + x39
-    x41 = tl.load(grad_grad_features + 5 * channels, mask=mask, other=0.0)
-    x42 = x25 * x41
-    x43 = tl.load(grad_grad_features + 6 * channels, mask=mask, other=0.0)
-    x44 = x42 + x26 * x43
-    x45 = tl.load(grad_grad_features + 8 * channels, mask=mask, other=0.0)
-    x46 = x44 + x28 * x45
-    x47 = x4 * x41
-    x48 = x20 + x47
-    x49 = x37 + x47
-    x50 = x14 * x43
-    x51 = x48 + x50
-    x52 = x39 + x50
-    x53 = x47 + x50
-    x54 = x46 + x6 * x51
-    x55 = tl.load(grad_invariants + 5 * channels, mask=mask, other=0.0)
-    x56 = x55 * x51
-    x57 = x10 * x55
-    x58 = x2 - x57
-    x59 = x58 * x34
-    x60 = x3 - x57
-    x61 = x3 - x57
-    x62 = x24 * x55
-    x63 = x9 * x55
-    x64 = x60 + x63
-    x65 = x2 + x63
-    x66 = x3 + x63
-    x67 = x65 * x32
-    x68 = x64 * x45
-    x69 = x14 * x55
-    x70 = x69 * x43
-    x71 = x59 - x70
-    x72 = x56 + x70
-    x73 = x68 + x69 * x41
-    x74 = x69 * x36
-    x75 = x14 * x36
-    x76 = x69 * x45
-    x77 = x75 + x6 * x43
-    x78 = x77 + x4 * x45
-    x79 = x78 + x24 * x41
-    x80 = x79 - x10 * x43
-    x81 = x54 + x14 * x80
-    x82 = x74 + x55 * x80
-    x83 = x4 * x55
-    x84 = x83 * x41
-    x85 = x72 + x84
-    x86 = x67 + x84
-    x87 = x73 + x83 * x43
-    x88 = x82 + x83 * x45
-    x89 = x76 + x83 * x34
-    x90 = x88 + x62 * x41
-    x91 = x6 * x55
-    x92 = x61 + x91
-    x93 = x90 + x92 * x43
-    x94 = x66 + x91
-    x95 = x2 + x91
-    x96 = x85 + x95 * x18
-    x97 = x89 + x94 * x41
-    x98 = x97 + x62 * x43
-    x99 = x24 * x45
-    x100 = x49 + x99
-    x101 = x52 + x99
-    x102 = x53 + x99
-    x103 = 2.0 * x102
-    x104 = x40 + x103
-    x105 = 2.0 * x104
-    tl.store(grad_grad_invariants + 2 * channels, x105, mask=mask)
-    # grad_grad_invariants[5]: with respect to the cotangent of qqq
-    x106 = x81 + x9 * x100
-    x107 = x86 + x55 * x100
-    x108 = x106 - x10 * x101
-    x109 = x71 - x55 * x101
-    x110 = x62 * x45
-    x111 = x109 - x110
-    x112 = x107 + x110
-    x113 = x55 * x18
-    x114 = x96 + x6 * x113
-    x115 = x55 * x41
-    x116 = x93 + x24 * x115
-    x117 = x98 + x9 * x115
-    x118 = x117 + x6 * x115
-    x119 = x87 + x14 * x115
-    x120 = x4 * x115
-    x121 = x114 + x120
-    x122 = x112 + x120
-    x123 = x55 * x43
-    x124 = x116 - x10 * x123
-    x125 = x124 + x6 * x123
-    x126 = x118 + x24 * x123
-    x127 = x119 + x4 * x123
-    x128 = x14 * x123
-    x129 = x121 + x128
-    x130 = x111 - x128
-    x131 = x55 * x32
-    x132 = x113 + x131
-    x133 = x126 + x4 * x132
-    x134 = x122 + x9 * x131
-    x135 = x55 * x45
-    x136 = x125 + x4 * x135
-    x137 = x133 + x14 * x135
-    x138 = x127 - x10 * x135
-    x139 = x138 + x9 * x135
-    x140 = x24 * x135
-    x141 = x134 + x140
-    x142 = x130 - x140
-    x143 = x55 * x34
-    x144 = x131 - x143
-    x145 = x139 + x24 * x144
-    x146 = x113 - x143
-    x147 = x142 - x10 * x143
-    x148 = x136 + x14 * x146
-    x149 = x32 - x34
-    x150 = x145 + x62 * x149
-    x151 = x24 * x149
-    x152 = x151 + x4 * x43
-    x153 = x152 + x14 * x41
-    x154 = x153 + x9 * x45
-    x155 = x154 - x10 * x45
-    x156 = x108 + x24 * x155
-    x157 = x150 + x55 * x155
-    x158 = x6 * x41
-    x159 = x158 + x4 * x34
-    x160 = x159 + x9 * x41
-    x161 = x160 + x14 * x45
-    x162 = x161 + x24 * x43
-    x163 = x137 + x55 * x162
-    x164 = x156 + x4 * x162
-    x165 = 2.0 * x164
-    x166 = x35 + x165
-    tl.store(grad_grad_invariants + 5 * channels, x166, mask=mask)
-    # grad_grad_invariants[3]: with respect to the cotangent of tt
-    x167 = tl.load(features + 10 * channels, mask=mask, other=0.0)
-    x168 = x167 * x167
-    x169 = tl.load(features + 14 * channels, mask=mask, other=0.0)
-    x170 = x167 + x169
-    x171 = x168 + x169 * x169
-    x172 = x170 * x170
-    x173 = x171 + x172
-    x174 = tl.load(features + 11 * channels, mask=mask, other=0.0)
-    x175 = x174 * x174
-    x176 = x168 + x175
-    x177 = x167 * x174
-    x178 = tl.load(features + 15 * channels, mask=mask, other=0.0)
-    x179 = x174 + x178
-    x180 = x177 + x169 * x178
-    x181 = x180 + x170 * x179
-    x182 = x175 + x179 * x179
-    x183 = x178 * x178
-    x184 = x182 + x183
-    x185 = x178 * x170
-    x186 = tl.load(features + 12 * channels, mask=mask, other=0.0)
-    x187 = x186 * x186
-    x188 = x183 + x187
-    x189 = x167 * x186
-    x190 = x186 * x169
-    x191 = x186 * x178
-    x192 = tl.load(features + 9 * channels, mask=mask, other=0.0)
-    x193 = x186 + x192
-    x194 = x187 + x192 * x192
-    x195 = x190 + x192 * x167
-    x196 = x195 + x193 * x170
-    x197 = x191 + x192 * x174
-    x198 = x197 + x193 * x179
-    x199 = x193 * x193
-    x200 = x194 + x199
-    x201 = x172 + x199
-    x202 = x174 * x193
-    x203 = tl.load(features + 13 * channels, mask=mask, other=0.0)
-    x204 = x189 + x174 * x203
-    x205 = x204 + x203 * x178
-    x206 = 2.0 * x205
-    x207 = x196 + x206
-    x208 = x207 * x41
-    x209 = x167 * x203
-    x210 = x209 - x202
-    x211 = x210 - x203 * x170
-    x212 = 2.0 * x211
-    x213 = x198 + x212
-    x214 = x208 + x213 * x43
-    x215 = x186 * x203
-    x216 = x215 - x185
-    x217 = x216 - x203 * x193
-    x218 = 2.0 * x217
-    x219 = x181 + x218
-    x220 = x214 + x219 * x45
-    x221 = x203 * x203
-    x222 = x176 + x221
-    x223 = 2.0 * x222
-    x224 = x200 + x223
-    x225 = x224 * x18
-    x226 = x188 + x221
-    x227 = x201 + x221
-    x228 = 2.0 * x226
-    x229 = x173 + x228
-    x230 = x225 + x229 * x32
-    x231 = 2.0 * x227
-    x232 = x184 + x231
-    x233 = x230 - x232 * x34
-    x234 = tl.load(grad_invariants + 6 * channels, mask=mask, other=0.0)
-    x235 = x10 * x234
-    x236 = x0 - x235
-    x237 = x1 - x235
-    x238 = x1 - x235
-    x239 = x1 - x235
-    x240 = 2.0 * x235
-    x241 = x1 - x240
-    x242 = x1 - x240
-    x243 = x24 * x234
-    x244 = x9 * x234
-    x245 = x241 + x244
-    x246 = x0 + x244
-    x247 = x239 + x244
-    x248 = x1 + x244
-    x249 = 2.0 * x244
-    x250 = x237 + x249
-    x251 = x1 + x249
-    x252 = tl.load(grad_grad_features + 14 * channels, mask=mask, other=0.0)
-    x253 = x246 * x252
-    x254 = x169 * x252
-    x255 = tl.load(grad_grad_features + 15 * channels, mask=mask, other=0.0)
-    x256 = x250 * x255
-    x257 = x253 + x243 * x255
-    x258 = x14 * x234
-    x259 = x178 * x255
-    x260 = 2.0 * x255
-    x261 = x4 * x234
-    x262 = x6 * x234
-    x263 = x242 + x262
-    x264 = x247 + x262
-    x265 = x251 + x262
-    x266 = x0 + x262
-    x267 = 2.0 * x262
-    x268 = x238 + x267
-    x269 = x248 + x267
-    x270 = tl.load(grad_grad_features + 9 * channels, mask=mask, other=0.0)
-    x271 = x266 * x270
-    x272 = x192 * x270
-    x273 = x254 + x272
-    x274 = tl.load(grad_grad_features + 11 * channels, mask=mask, other=0.0)
-    x275 = x268 * x274
-    x276 = x271 + x258 * x274
-    x277 = x174 * x274
-    x278 = 2.0 * x274
-    x279 = tl.load(grad_grad_features + 12 * channels, mask=mask, other=0.0)
-    x280 = x265 * x279
-    x281 = x270 + x279
-    x282 = x263 * x281
-    x283 = x280 + x258 * x255
-    x284 = x257 + x261 * x279
-    x285 = x256 + x258 * x279
-    x286 = x186 * x279
-    x287 = x272 + x286
-    x288 = 2.0 * x279
-    x289 = x270 + x288
-    x290 = x286 + x259
-    x291 = x286 + x259
-    x292 = x259 + x277
-    x293 = x291 + x277
-    x294 = x193 * x281
-    x295 = x287 + x294
-    x296 = x293 + x294
-    x297 = 2.0 * x281
-    x298 = x270 - x297
-    x299 = x275 + x258 * x298
-    x300 = x174 * x298
-    x301 = x300 + x186 * x255
-    x302 = x301 + x178 * x279
-    x303 = x302 + x192 * x274
-    x304 = x303 + x179 * x281
-    x305 = x169 * x255
-    x306 = x255 + x274
-    x307 = x236 * x306
-    x308 = x278 - x306
-    x309 = x260 - x306
-    x310 = x304 - x193 * x308
-    x311 = x282 - x258 * x308
-    x312 = x305 + x167 * x274
-    x313 = x243 * x274
-    x314 = x312 - x170 * x309
-    x315 = x243 * x309
-    x316 = tl.load(grad_grad_features + 10 * channels, mask=mask, other=0.0)
-    x317 = x313 + x269 * x316
-    x318 = x252 + x316
-    x319 = x245 * x318
-    x320 = x319 - x315
-    x321 = x317 + x261 * x289
-    x322 = x167 * x289
-    x323 = x322 + x169 * x279
-    x324 = x279 - x281
-    x325 = x323 + x170 * x281
-    x326 = x307 + x258 * x281
-    x327 = x320 + x261 * x281
-    x328 = x179 * x306
-    x329 = x292 + x328
-    x330 = x273 + x328
-    x331 = x325 + x192 * x316
-    x332 = x331 + x193 * x318
-    x333 = x314 + x174 * x316
-    x334 = x333 + x179 * x318
-    x335 = x326 + x243 * x318
-    x336 = x311 + x261 * x318
-    x337 = x170 * x318
-    x338 = x294 + x337
-    x339 = x296 + x337
-    x340 = x254 + x337
-    x341 = 2.0 * x318
-    x342 = x252 - x341
-    x343 = x285 + x243 * x342
-    x344 = x334 + x178 * x342
-    x345 = x316 - x318
-    x346 = x299 + x243 * x316
-    x347 = x258 * x345
-    x348 = x203 * x345
-    x349 = x347 + x243 * x324
-    x350 = x203 * x324
-    x351 = tl.load(grad_grad_features + 13 * channels, mask=mask, other=0.0)
-    x352 = x258 * x351
-    x353 = x243 * x351
-    x354 = x349 + x264 * x351
-    x355 = x354 + x261 * x306
-    x356 = x203 * x306
-    x357 = x276 + x261 * x316
-    x358 = x167 * x316
-    x359 = 2.0 * x316
-    x360 = x252 + x359
-    x361 = x283 + x261 * x360
-    x362 = x332 + x186 * x360
-    x363 = x261 * x351
-    x364 = x339 + x358
-    x365 = 3.0 * x364
-    x366 = x330 + x365
-    x367 = x277 + x358
-    x368 = x340 + x358
-    x369 = x356 + x174 * x351
-    x370 = x369 + x178 * x351
-    x371 = 2.0 * x370
-    x372 = x362 + x371
-    x373 = x163 + x234 * x372
-    x374 = x220 + x4 * x372
-    x375 = 2.0 * x373
-    x376 = x348 + x167 * x351
-    x377 = x376 - x170 * x351
-    x378 = 2.0 * x377
-    x379 = x310 + x378
-    x380 = x148 + x234 * x379
-    x381 = x374 + x14 * x379
-    x382 = 2.0 * x380
-    x383 = x350 + x186 * x351
-    x384 = x383 - x193 * x351
-    x385 = x203 * x351
-    x386 = 2.0 * x384
-    x387 = x344 + x386
-    x388 = x157 + x234 * x387
-    x389 = x381 + x24 * x387
-    x390 = 2.0 * x388
-    x391 = x367 + x385
-    x392 = 2.0 * x391
-    x393 = x295 + x392
-    x394 = x129 + x234 * x393
-    x395 = x389 + x6 * x393
-    x396 = 2.0 * x394
-    x397 = x290 + x385
-    x398 = 2.0 * x397
-    x399 = x368 + x398
-    x400 = x338 + x385
-    x401 = 2.0 * x400
-    x402 = x329 + x401
-    x403 = 6.0 * x385
-    x404 = x366 + x403
-    x405 = 2.0 * x404
-    tl.store(grad_grad_invariants + 3 * channels, x405, mask=mask)
-    # grad_grad_invariants[6]: with respect to the cotangent of qtt
-    x406 = x147 - x234 * x402
-    x407 = x395 - x10 * x402
-    x408 = 2.0 * x406
-    x409 = x141 + x234 * x399
-    x410 = x407 + x9 * x399
-    x411 = 2.0 * x410
-    x412 = x233 + x411
-    tl.store(grad_grad_invariants + 6 * channels, x412, mask=mask)
-    # grad_features[11]: with respect to t_xxz
-    x413 = 2.0 * x409
-    x414 = x234 * x18
-    x415 = x357 + x192 * x414
-    x416 = 2.0 * x414
-    x417 = x234 * x41
-    x418 = x234 * x43
-    x419 = x346 + x192 * x418
-    x420 = x321 + x192 * x417
-    x421 = x234 * x32
-    x422 = x416 + x421
-    x423 = x420 + x167 * x422
-    x424 = x234 * x45
-    x425 = x234 * x34
-    x426 = x284 + x169 * x421
-    x427 = x361 + x169 * x417
-    x428 = x343 + x169 * x424
-    x429 = x416 - x425
-    x430 = x419 + x174 * x429
-    x431 = x335 - x179 * x425
-    x432 = x327 + x179 * x424
-    x433 = x336 + x179 * x418
-    x434 = x430 + x167 * x424
-    x435 = x355 + x167 * x418
-    x436 = x167 * x417
-    x437 = x423 + x174 * x424
-    x438 = x435 + x174 * x417
-    x439 = x174 * x418
-    x440 = x415 + x439
-    x441 = x439 + x353
-    x442 = x353 + x436
-    x443 = x440 + x436
-    x444 = x432 + x193 * x417
-    x445 = x433 + x170 * x417
-    x446 = x438 + x178 * x417
-    x447 = x203 * x417
-    x448 = x186 * x417
-    x449 = x426 + x448
-    x450 = x448 + x352
-    x451 = 2.0 * x425
-    x452 = 2.0 * x421
-    x453 = x428 + x186 * x418
-    x454 = x446 - x170 * x418
-    x455 = x427 + x178 * x418
-    x456 = x193 * x418
-    x457 = x203 * x418
-    x458 = x450 + x457
-    x459 = x352 + x457
-    x460 = 2.0 * x458
-    x461 = x437 + x460
-    x462 = x431 + x456
-    x463 = x363 - x456
-    x464 = x463 + x447
-    x465 = x363 + x447
-    x466 = 2.0 * x464
-    x467 = x434 + x466
-    x468 = x454 - x193 * x424
-    x469 = x468 + x186 * x424
-    x470 = x170 * x424
-    x471 = x462 + x470
-    x472 = x465 - x470
-    x473 = 2.0 * x472
-    x474 = x453 + x473
-    x475 = x467 + x471
-    x476 = 2.0 * x475
-    tl.store(grad_features + 11 * channels, x476, mask=mask)
-    # grad_features[10]: with respect to t_xxy
-    x477 = x474 + x471
-    x478 = x178 * x424
-    x479 = x203 * x424
-    x480 = x459 + x478
-    x481 = x449 + x478
-    x482 = 2.0 * x480
-    x483 = x444 - x482
-    x484 = x441 + x479
-    x485 = x442 + x479
-    x486 = 2.0 * x484
-    x487 = x445 - x486
-    x488 = 2.0 * x485
-    x489 = x455 + x488
-    x490 = x421 - x451
-    x491 = x483 + x170 * x490
-    x492 = x481 + x491
-    x493 = x461 + x491
-    x494 = 2.0 * x493
-    tl.store(grad_features + 10 * channels, x494, mask=mask)
-    # grad_features[14]: with respect to t_yyy
-    x495 = 2.0 * x492
-    tl.store(grad_features + 14 * channels, x495, mask=mask)
-    # grad_features[9]: with respect to t_xxx
-    x496 = x414 - x451
-    x497 = x487 + x193 * x496
-    x498 = x443 + x497
-    x499 = 2.0 * x498
-    tl.store(grad_features + 9 * channels, x499, mask=mask)
-    # grad_features[13]: with respect to t_xyz
-    x500 = x489 + x497
-    x501 = x421 + x414
-    x502 = x501 - x425
-    x503 = x469 + x203 * x502
-    x504 = 4.0 * x503
-    tl.store(grad_features + 13 * channels, x504, mask=mask)
-    # grad_features[12]: with respect to t_xyy
-    x505 = x452 - x425
-    x506 = x477 + x178 * x505
-    x507 = x414 + x452
-    x508 = x500 + x186 * x507
-    x509 = 2.0 * x508
-    tl.store(grad_features + 12 * channels, x509, mask=mask)
-    # grad_features[15]: with respect to t_yyz
-    x510 = 2.0 * x506
-    tl.store(grad_features + 15 * channels, x510, mask=mask)
     # grad_grad_invariants[4]: with respect to the cotangent of vvq
-    x511 = tl.load(features + 1 * channels, mask=mask, other=0.0)
-    x512 = x511 * x6
-    x513 = x511 * x4
-    x514 = x511 * x14
-    x515 = x511 * x18
-    x516 = x511 * x41
-    x517 = x511 * x43
-    x518 = tl.load(features + 2 * channels, mask=mask, other=0.0)
-    x519 = x512 + x518 * x4
-    x520 = x513 + x518 * x9
-    x521 = x514 + x518 * x24
-    x522 = x515 + x518 * x41
-    x523 = x516 + x518 * x32
-    x524 = x517 + x518 * x45
-    x525 = tl.load(features + 3 * channels, mask=mask, other=0.0)
-    x526 = x519 + x525 * x14
-    x527 = x520 + x525 * x24
-    x528 = x521 - x525 * x10
-    x529 = x522 + x525 * x43
-    x530 = x523 + x525 * x45
-    x531 = x524 - x525 * x34
-    x532 = tl.load(grad_grad_features + 1 * channels, mask=mask, other=0.0)
-    x533 = x526 * x532
-    x534 = tl.load(grad_grad_features + 2 * channels, mask=mask, other=0.0)
-    x535 = x533 + x527 * x534
-    x536 = tl.load(grad_grad_features + 3 * channels, mask=mask, other=0.0)
-    x537 = x535 + x528 * x536
-    x538 = x529 + x6 * x532
-    x539 = x538 + x4 * x534
-    x540 = x539 + x14 * x536
-    x541 = x537 + x511 * x540
-    x542 = x530 + x4 * x532
-    x543 = x542 + x9 * x534
-    x544 = x543 + x24 * x536
-    x545 = x541 + x518 * x544
-    x546 = x531 + x14 * x532
-    x547 = x546 + x24 * x534
-    x548 = x547 - x10 * x536
-    x549 = x545 + x525 * x548
-    tl.store(grad_grad_invariants + 4 * channels, x549, mask=mask)
-    # grad_features[8]: with respect to q_yz
-    x550 = tl.load(grad_invariants + 4 * channels, mask=mask, other=0.0)
-    x551 = x550 * x548
-    x552 = x550 * x544
-    x553 = x550 * x540
-    x554 = x525 * x550
-    x555 = x551 - x554 * x34
-    x556 = x408 - x554 * x536
-    x557 = x390 + x554 * x534
-    x558 = x382 + x554 * x532
-    x559 = x552 + x554 * x45
-    x560 = x553 + x554 * x43
-    x561 = x518 * x550
-    x562 = x555 + x561 * x45
-    x563 = x559 + x561 * x32
-    x564 = x557 + x561 * x536
-    x565 = x413 + x561 * x534
-    x566 = x375 + x561 * x532
-    x567 = x560 + x561 * x41
-    x568 = x511 * x550
-    x569 = x562 + x568 * x43
-    x570 = x563 + x568 * x41
-    x571 = x567 + x568 * x18
-    x572 = x558 + x568 * x536
-    x573 = x566 + x568 * x534
-    x574 = x396 + x568 * x532
-    x575 = x550 * x532
-    x576 = x571 + x6 * x575
-    x577 = x550 * x534
-    x578 = x550 * x536
-    x579 = x569 - x10 * x578
-    x580 = x570 + x9 * x577
-    x581 = x556 - x525 * x578
-    x582 = x580 + x24 * x578
-    x583 = x579 + x24 * x577
-    x584 = x576 + x14 * x578
-    x585 = x583 + x14 * x575
-    x586 = x564 + x518 * x578
-    x587 = x572 + x511 * x578
-    x588 = x586 + x525 * x577
-    tl.store(grad_features + 8 * channels, x588, mask=mask)
-    # grad_features[6]: with respect to q_xz
-    x589 = x587 + x525 * x575
-    tl.store(grad_features + 6 * channels, x589, mask=mask)
-    # grad_grad_invariants[1]: with respect to the cotangent of vv
-    x590 = x525 * x536
-    x591 = x590 + x511 * x532
-    x592 = x591 + x518 * x534
-    x593 = 2.0 * x592
-    tl.store(grad_grad_invariants + 1 * channels, x593, mask=mask)
-    # grad_features[5]: with respect to q_xy
-    x594 = x565 + x518 * x577
-    x595 = x573 + x518 * x575
-    x596 = x595 + x511 * x577
-    tl.store(grad_features + 5 * channels, x596, mask=mask)
-    # grad_features[7]: with respect to q_yy
-    x597 = x574 + x511 * x575
-    x598 = x582 + x4 * x575
-    x599 = x584 + x4 * x577
-    x600 = x594 + x581
-    tl.store(grad_features + 7 * channels, x600, mask=mask)
-    # grad_features[4]: with respect to q_xx
-    x601 = x597 + x581
-    tl.store(grad_features + 4 * channels, x601, mask=mask)
-    # grad_features[3]: with respect to v_z
-    x602 = tl.load(grad_invariants + 1 * channels, mask=mask, other=0.0)
-    x603 = x602 * x536
-    x604 = x602 * x534
-    x605 = x602 * x532
-    x606 = 2.0 * x603
-    x607 = x585 + x606
-    tl.store(grad_features + 3 * channels, x607, mask=mask)
-    # grad_features[2]: with respect to v_y
-    x608 = 2.0 * x604
-    x609 = x598 + x608
-    tl.store(grad_features + 2 * channels, x609, mask=mask)
+    x0 = tl.load(features + 7 * channels, mask=mask, other=0.0)
+    x1 = tl.load(features + 4 * channels, mask=mask, other=0.0)
+    x2 = x0 + x1
+    x3 = tl.load(features + 2 * channels, mask=mask, other=0.0)
+    x4 = x0 * x3
+    x5 = tl.load(features + 5 * channels, mask=mask, other=0.0)
+    x6 = tl.load(features + 1 * channels, mask=mask, other=0.0)
+    x7 = x4 + x5 * x6
+    x8 = x5 * x3
+    x9 = x8 + x1 * x6
+    x10 = tl.load(features + 8 * channels, mask=mask, other=0.0)
+    x11 = x10 * x3
+    x12 = tl.load(features + 6 * channels, mask=mask, other=0.0)
+    x13 = x11 + x12 * x6
+    x14 = tl.load(features + 3 * channels, mask=mask, other=0.0)
+    x15 = x7 + x10 * x14
+    x16 = x9 + x12 * x14
+    x17 = x13 - x2 * x14
+    x18 = tl.load(grad_grad_features + 3 * channels, mask=mask, other=0.0)
+    x19 = x18 * x17
+    x20 = tl.load(grad_grad_features + 2 * channels, mask=mask, other=0.0)
+    x21 = x19 + x20 * x15
+    x22 = x10 * x18
+    x23 = x22 + x0 * x20
+    x24 = tl.load(grad_grad_features + 1 * channels, mask=mask, other=0.0)
+    x25 = x21 + x24 * x16
+    x26 = x23 + x5 * x24
+    x27 = x5 * x20
+    x28 = x27 + x12 * x18
+    x29 = x28 + x1 * x24
+    x30 = x10 * x20
+    x31 = x30 + x12 * x24
+    x32 = tl.load(grad_grad_features + 5 * channels, mask=mask, other=0.0)
+    x33 = x26 + x32 * x6
+    x34 = x29 + x32 * x3
+    x35 = tl.load(grad_grad_features + 8 * channels, mask=mask, other=0.0)
+    x36 = x33 + x35 * x14
+    x37 = x31 + x35 * x3
+    x38 = tl.load(grad_grad_features + 6 * channels, mask=mask, other=0.0)
+    x39 = x34 + x38 * x14
+    x40 = x37 + x38 * x6
+    x41 = tl.load(grad_grad_features + 7 * channels, mask=mask, other=0.0)
+    x42 = x36 + x41 * x3
+    x43 = tl.load(grad_grad_features + 4 * channels, mask=mask, other=0.0)
+    x44 = x39 + x43 * x6
+    x45 = x41 + x43
+    x46 = x40 - x2 * x18
+    x47 = x46 - x14 * x45
+    x48 = x25 + x14 * x47
+    x49 = x48 + x3 * x42
+    x50 = x49 + x6 * x44
+    tl.store(grad_grad_invariants + 4 * channels, x50, mask=mask)
     # grad_features[1]: with respect to v_x
-    x610 = 2.0 * x605
-    x611 = x599 + x610
-    tl.store(grad_features + 1 * channels, x611, mask=mask)
+    x51 = x6 * x24
+    x52 = tl.load(grad_invariants + 4 * channels, mask=mask, other=0.0)
+    x53 = x6 * x52
+    x54 = x24 * x52
+    x55 = x20 * x52
+    x56 = x18 * x52
+    x57 = x6 * x54
+    x58 = x6 * x55
+    x59 = x6 * x56
+    x60 = x57 + x24 * x53
+    x61 = x3 * x52
+    x62 = x58 + x24 * x61
+    x63 = x14 * x52
+    x64 = x59 + x24 * x63
+    x65 = tl.load(grad_invariants + 1 * channels, mask=mask, other=0.0)
+    x66 = 2.0 * x65
+    x67 = x24 * x66
+    x68 = x67 + x44 * x52
+    x69 = x51 + x3 * x20
+    x70 = x62 + x3 * x54
+    x71 = x3 * x55
+    x72 = x3 * x56
+    x73 = x70 + x20 * x53
+    x74 = x71 + x20 * x61
+    x75 = x72 + x20 * x63
+    x76 = x20 * x66
+    x77 = x76 + x42 * x52
+    x78 = x47 * x52
+    x79 = x78 + x18 * x66
+    x80 = x69 + x14 * x18
+    x81 = x64 + x14 * x54
+    x82 = x75 + x14 * x55
+    x83 = x14 * x56
+    x84 = x81 + x18 * x53
+    x85 = x82 + x18 * x61
+    x86 = x83 + x18 * x63
+    x87 = x68 + x5 * x55
+    x88 = x87 + x12 * x56
+    x89 = x88 + x1 * x54
+    x90 = x89 + x38 * x63
+    x91 = x90 + x32 * x61
+    x92 = x91 + x43 * x53
+    tl.store(grad_features + 1 * channels, x92, mask=mask)
+    # grad_features[2]: with respect to v_y
+    x93 = x77 + x5 * x54
+    x94 = x93 + x10 * x56
+    x95 = x94 + x0 * x55
+    x96 = x95 + x32 * x53
+    x97 = x96 + x35 * x63
+    x98 = x97 + x41 * x61
+    tl.store(grad_features + 2 * channels, x98, mask=mask)
+    # grad_features[3]: with respect to v_z
+    x99 = x79 + x12 * x54
+    x100 = x99 + x10 * x55
+    x101 = x100 + x35 * x61
+    x102 = x101 + x38 * x53
+    x103 = x102 - x2 * x56
+    x104 = x103 - x45 * x63
+    tl.store(grad_features + 3 * channels, x104, mask=mask)
+    # grad_features[6]: with respect to q_xz
+    x105 = tl.load(grad_invariants + 5 * channels, mask=mask, other=0.0)
+    x106 = 6.0 * x105
+    x107 = x43 * x106
+    x108 = x60 + x1 * x107
+    x109 = x41 * x106
+    x110 = x107 + x109
+    x111 = x74 + x0 * x109
+    x112 = x73 + x5 * x110
+    x113 = x107 - x110
+    x114 = x109 - x110
+    x115 = x86 + x2 * x110
+    x116 = tl.load(grad_invariants + 2 * channels, mask=mask, other=0.0)
+    x117 = 2.0 * x116
+    x118 = tl.load(features + 15 * channels, mask=mask, other=0.0)
+    x119 = 2.0 * x118
+    x120 = tl.load(grad_grad_features + 15 * channels, mask=mask, other=0.0)
+    x121 = 2.0 * x120
+    x122 = tl.load(grad_grad_features + 13 * channels, mask=mask, other=0.0)
+    x123 = 2.0 * x122
+    x124 = tl.load(features + 13 * channels, mask=mask, other=0.0)
+    x125 = 2.0 * x124
+    x126 = tl.load(features + 11 * channels, mask=mask, other=0.0)
+    x127 = x126 - x119
+    x128 = tl.load(grad_grad_features + 11 * channels, mask=mask, other=0.0)
+    x129 = x128 - x121
+    x130 = tl.load(grad_grad_features + 9 * channels, mask=mask, other=0.0)
+    x131 = x130 * x118
+    x132 = tl.load(features + 9 * channels, mask=mask, other=0.0)
+    x133 = x131 + x132 * x120
+    x134 = tl.load(features + 14 * channels, mask=mask, other=0.0)
+    x135 = x123 * x134
+    x136 = x135 - x133
+    x137 = tl.load(grad_grad_features + 14 * channels, mask=mask, other=0.0)
+    x138 = x136 + x125 * x137
+    x139 = tl.load(grad_grad_features + 12 * channels, mask=mask, other=0.0)
+    x140 = x138 + x139 * x127
+    x141 = tl.load(features + 12 * channels, mask=mask, other=0.0)
+    x142 = x140 + x141 * x129
+    x143 = x38 * x117
+    x144 = tl.load(grad_invariants + 6 * channels, mask=mask, other=0.0)
+    x145 = x143 - x142 * x144
+    x146 = 2.0 * x145
+    x147 = x84 + x146
+    x148 = x147 + x12 * x113
+    x149 = x38 * x106
+    x150 = x32 * x106
+    x151 = x35 * x106
+    x152 = x148 + x5 * x151
+    x153 = x152 + x10 * x150
+    x154 = x153 - x0 * x149
+    tl.store(grad_features + 6 * channels, x154, mask=mask)
+    # grad_features[8]: with respect to q_yz
+    x155 = tl.load(features + 10 * channels, mask=mask, other=0.0)
+    x156 = 2.0 * x155
+    x157 = x156 + x134
+    x158 = tl.load(grad_grad_features + 10 * channels, mask=mask, other=0.0)
+    x159 = 2.0 * x158
+    x160 = x159 + x137
+    x161 = x158 * x118
+    x162 = x161 + x155 * x120
+    x163 = x162 + x130 * x125
+    x164 = x163 + x132 * x123
+    x165 = x128 * x157
+    x166 = x165 - x164
+    x167 = x166 + x126 * x160
+    x168 = x35 * x117
+    x169 = x168 + x167 * x144
+    x170 = 2.0 * x169
+    x171 = x85 + x170
+    x172 = x171 + x10 * x114
+    x173 = x172 + x5 * x149
+    x174 = x173 + x12 * x150
+    x175 = x174 - x1 * x151
+    tl.store(grad_features + 8 * channels, x175, mask=mask)
+    # grad_features[5]: with respect to q_xy
+    x176 = 2.0 * x134
+    x177 = 3.0 * x155
+    x178 = x176 + x177
+    x179 = 2.0 * x137
+    x180 = 3.0 * x158
+    x181 = x179 + x180
+    x182 = x108 + x43 * x117
+    x183 = x111 + x41 * x117
+    x184 = x45 * x117
+    x185 = x184 - x115
+    x186 = x32 * x117
+    x187 = x120 + x128
+    x188 = x118 + x126
+    x189 = x130 * x157
+    x190 = x189 + x132 * x160
+    x191 = x190 + x123 * x188
+    x192 = x191 + x125 * x187
+    x193 = x192 + x139 * x178
+    x194 = x193 + x141 * x181
+    x195 = x186 + x194 * x144
+    x196 = 2.0 * x195
+    x197 = x112 + x196
+    x198 = x197 + x10 * x149
+    x199 = x198 + x12 * x151
+    x200 = x199 + x2 * x150
+    tl.store(grad_features + 5 * channels, x200, mask=mask)
+    # grad_features[4]: with respect to q_xx
+    x201 = x182 - x10 * x151
+    x202 = x183 - x12 * x149
+    x203 = x185 + x5 * x150
+    x204 = x155 * x158
+    x205 = x204 + x139 * x141
+    x206 = x125 * x123
+    x207 = 0.25 * x206
+    x208 = x207 + x205
+    x209 = x118 * x120
+    x210 = x209 + x208
+    x211 = x126 * x128
+    x212 = x209 + x211
+    x213 = x208 + x211
+    x214 = x158 + x137
+    x215 = x155 + x134
+    x216 = x141 + x132
+    x217 = x139 + x130
+    x218 = x215 * x214
+    x219 = x218 + x217 * x216
+    x220 = 2.0 * x219
+    x221 = x212 + x220
+    x222 = 0.5 * x206
+    x223 = x221 + x222
+    x224 = 2.0 * x213
+    x225 = x224 + x130 * x216
+    x226 = x225 + x132 * x217
+    x227 = x223 + x188 * x187
+    x228 = x226 - x227
+    x229 = x228 * x144
+    x230 = 2.0 * x229
+    x231 = x201 + x230
+    x232 = x231 + x203
+    tl.store(grad_features + 4 * channels, x232, mask=mask)
+    # grad_features[7]: with respect to q_yy
+    x233 = x202 + x203
+    x234 = 2.0 * x210
+    x235 = x234 + x215 * x137
+    x236 = x235 + x134 * x214
+    x237 = x227 - x236
+    x238 = x237 * x144
+    x239 = 2.0 * x238
+    x240 = x233 - x239
+    tl.store(grad_features + 7 * channels, x240, mask=mask)
+    # grad_grad_invariants[6]: with respect to the cotangent of qtt
+    x241 = x10 * x167
+    x242 = x241 - x12 * x142
+    x243 = x242 + x5 * x194
+    x244 = x243 - x0 * x237
+    x245 = x244 + x1 * x228
+    x246 = x10 * x10
+    x247 = x5 * x5
+    x248 = x246 + x247
+    x249 = x12 * x12
+    x250 = x246 + x249
+    x251 = x249 + x247
+    x252 = x155 * x155
+    x253 = x252 + x141 * x141
+    x254 = x125 * x125
+    x255 = 0.25 * x254
+    x256 = x253 + x255
+    x257 = x118 * x118
+    x258 = x257 + x256
+    x259 = x126 * x126
+    x260 = x257 + x259
+    x261 = x256 + x259
+    x262 = x155 * x118
+    x263 = x262 + x132 * x125
+    x264 = x126 * x157
+    x265 = x264 - x263
+    x266 = x245 + x265 * x35
+    x267 = x132 * x118
+    x268 = x125 * x134
+    x269 = x268 - x267
+    x270 = x269 + x141 * x127
+    x271 = x266 - x270 * x38
+    x272 = x132 * x157
+    x273 = x272 + x125 * x188
+    x274 = x273 + x141 * x178
+    x275 = x271 + x274 * x32
+    x276 = x260 + x188 * x188
+    x277 = 0.5 * x276
+    x278 = x255 + x277
+    x279 = x278 + x215 * x215
+    x280 = x279 + x216 * x216
+    x281 = x258 + x134 * x215
+    x282 = x280 - x281
+    x283 = x275 - x282 * x41
+    x284 = x261 + x132 * x216
+    x285 = x284 - x280
+    x286 = x283 + x285 * x43
+    x287 = x5 * x12
+    x288 = x1 * x10
+    x289 = x288 - x287
+    x290 = x5 * x10
+    x291 = x290 - x0 * x12
+    x292 = x35 * x289
+    x293 = x38 * x291
+    x294 = x293 - x292
+    x295 = x250 + x2 * x2
+    x296 = x2 * x45
+    x297 = x5 * x2
+    x298 = x297 + x12 * x10
+    x299 = x294 + x32 * x298
+    x300 = x248 + x0 * x0
+    x301 = x251 + x1 * x1
+    x302 = x295 - x300
+    x303 = x301 - x295
+    x304 = x41 * x302
+    x305 = x43 * x303
+    x306 = x305 - x304
+    x307 = x5 * x32
+    x308 = x32 * x144
+    x309 = x5 * x144
+    x310 = x307 + x12 * x38
+    x311 = x38 * x144
+    x312 = x296 + x1 * x43
+    x313 = x43 * x144
+    x314 = x312 + x0 * x41
+    x315 = x41 * x144
+    x316 = x310 + x10 * x35
+    x317 = x35 * x144
+    x318 = x10 * x144
+    x319 = x1 * x144
+    x320 = x0 * x144
+    x321 = x12 * x144
+    x322 = x227 + x236
+    x323 = x322 + x226
+    x324 = x134 * x311
+    x325 = x134 * x315
+    x326 = x324 + x137 * x321
+    x327 = tl.load(grad_invariants + 3 * channels, mask=mask, other=0.0)
+    x328 = x320 + x327
+    x329 = x325 + x137 * x328
+    x330 = x327 - x320
+    x331 = x330 - x319
+    x332 = x327 + x319
+    x333 = x315 + x313
+    x334 = 2.0 * x313
+    x335 = x334 - x333
+    x336 = 2.0 * x332
+    x337 = x336 + x331
+    x338 = x126 * x335
+    x339 = x338 + x128 * x337
+    x340 = x126 * x317
+    x341 = x340 + x128 * x318
+    x342 = x339 + x157 * x317
+    x343 = x157 * x308
+    x344 = x343 + x216 * x313
+    x345 = x132 * x313
+    x346 = x344 - x125 * x317
+    x347 = x188 * x308
+    x348 = x347 - x326
+    x349 = x188 * x333
+    x350 = x125 * x308
+    x351 = x350 - x349
+    x352 = x125 * x311
+    x353 = x352 - x215 * x315
+    x354 = 2.0 * x315
+    x355 = x348 - x132 * x317
+    x356 = x341 + x132 * x308
+    x357 = x132 * x311
+    x358 = x354 - x333
+    x359 = x357 + x118 * x358
+    x360 = x346 + x217 * x332
+    x361 = x345 + x130 * x332
+    x362 = x332 + x328
+    x363 = x353 - x214 * x328
+    x364 = 2.0 * x328
+    x365 = x364 + x331
+    x366 = x359 + x120 * x365
+    x367 = x360 + x118 * x311
+    x368 = x118 * x317
+    x369 = x367 + x120 * x321
+    x370 = x368 + x120 * x318
+    x371 = x355 - x130 * x318
+    x372 = x366 + x130 * x321
+    x373 = x356 + x130 * x309
+    x374 = x342 + x160 * x318
+    x375 = x369 + x160 * x309
+    x376 = x371 + x187 * x309
+    x377 = x351 + x187 * x331
+    x378 = x216 * x333
+    x379 = x217 * x331
+    x380 = x379 - x378
+    x381 = x215 * x333
+    x382 = x214 * x331
+    x383 = x382 - x381
+    x384 = x178 * x308
+    x385 = x384 - x127 * x311
+    x386 = x385 - x129 * x321
+    x387 = x386 + x181 * x309
+    x388 = x372 - x155 * x317
+    x389 = x155 * x333
+    x390 = x141 * x333
+    x391 = x141 * x308
+    x392 = x141 * x311
+    x393 = x388 - x158 * x318
+    x394 = x389 + x158 * x362
+    x395 = x391 + x139 * x309
+    x396 = x392 + x139 * x321
+    x397 = x390 + x139 * x362
+    x398 = x375 - x123 * x318
+    x399 = x363 + x123 * x321
+    x400 = x377 + x123 * x309
+    x401 = x393 + x400
+    x402 = x374 + x400
+    x403 = 2.0 * x380
+    x404 = x361 + x403
+    x405 = x398 + x404
+    x406 = x387 + x404
+    x407 = x331 + x362
+    x408 = 2.0 * x383
+    x409 = x329 + x408
+    x410 = x399 - x409
+    x411 = x409 - x370
+    x412 = x410 - x373
+    x413 = x394 + x373
+    x414 = x396 - x402
+    x415 = 2.0 * x396
+    x416 = x401 + x415
+    x417 = x123 * x407
+    x418 = 0.5 * x417
+    x419 = x376 + x418
+    x420 = 2.0 * x395
+    x421 = x412 - x420
+    x422 = 2.0 * x397
+    x423 = x406 + x422
+    x424 = 2.0 * x413
+    x425 = x411 + x424
+    x426 = 3.0 * x395
+    x427 = x425 + x426
+    x428 = 2.0 * x316
+    x429 = x314 + x428
+    x430 = 0.5 * x306
+    x431 = x299 + x430
+    x432 = 2.0 * x286
+    tl.store(grad_grad_invariants + 6 * channels, x432, mask=mask)
+    # grad_grad_invariants[5]: with respect to the cotangent of qqq
+    x433 = 6.0 * x431
+    tl.store(grad_grad_invariants + 5 * channels, x433, mask=mask)
+    # grad_grad_invariants[3]: with respect to the cotangent of tt
+    x434 = 2.0 * x323
+    tl.store(grad_grad_invariants + 3 * channels, x434, mask=mask)
+    # grad_grad_invariants[2]: with respect to the cotangent of qq
+    x435 = 2.0 * x429
+    tl.store(grad_grad_invariants + 2 * channels, x435, mask=mask)
+    # grad_grad_invariants[1]: with respect to the cotangent of vv
+    x436 = 2.0 * x80
+    tl.store(grad_grad_invariants + 1 * channels, x436, mask=mask)
+    # grad_features[15]: with respect to t_yyz
+    x437 = 2.0 * x416
+    tl.store(grad_features + 15 * channels, x437, mask=mask)
+    # grad_features[14]: with respect to t_yyy
+    x438 = -2.0 * x421
+    tl.store(grad_features + 14 * channels, x438, mask=mask)
+    # grad_features[13]: with respect to t_xyz
+    x439 = 4.0 * x419
+    tl.store(grad_features + 13 * channels, x439, mask=mask)
+    # grad_features[12]: with respect to t_xyy
+    x440 = 2.0 * x423
+    tl.store(grad_features + 12 * channels, x440, mask=mask)
+    # grad_features[11]: with respect to t_xxz
+    x441 = -2.0 * x414
+    tl.store(grad_features + 11 * channels, x441, mask=mask)
+    # grad_features[10]: with respect to t_xxy
+    x442 = 2.0 * x427
+    tl.store(grad_features + 10 * channels, x442, mask=mask)
+    # grad_features[9]: with respect to t_xxx
+    x443 = 2.0 * x405
+    tl.store(grad_features + 9 * channels, x443, mask=mask)
     # grad_features[0]: with respect to s
     tl.store(grad_features, tl.zeros((BLOCK,), dtype), mask=mask)
     # grad_grad_invariants[0]: with respect to the cotangent of s
-    x612 = tl.load(grad_grad_features, mask=mask, other=0.0)
-    tl.store(grad_grad_invariants, x612, mask=mask)
+    x444 = tl.load(grad_grad_features, mask=mask, other=0.0)
+    tl.store(grad_grad_invariants, x444, mask=mask)
 
 
 def double_backward(features: Tensor, grad_invariants: Tensor, grad_grad_features: Tensor) -> tuple[Tensor, Tensor]:
-    """801 operations per (atom, channel), fused into one kernel."""
+    """578 operations per (atom, channel), fused into one kernel."""
     features = features.contiguous()
     grad_invariants = grad_invariants.contiguous()
     grad_grad_features = grad_grad_features.contiguous()

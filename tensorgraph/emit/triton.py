@@ -26,7 +26,11 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = 128
-WARPS = 4
+
+
+def options(lanes: int) -> dict:
+    """How kernels are compiled for warps of so many lanes: one row for each thread, products fused into sums."""
+    return {"num_warps": BLOCK // lanes, "enable_fp_fusion": True}
 
 
 def launch(kernel, tensors: list[Tensor]) -> None:
@@ -36,8 +40,10 @@ def launch(kernel, tensors: list[Tensor]) -> None:
     if rows > 2**31 - BLOCK:
         raise ValueError(f"{atoms} atoms of {channels} channels are more than 2**31 - {BLOCK} rows; split the call")
     if rows:
+        device = tensors[0].device
+        lanes = torch.cuda.get_device_properties(device).warp_size if device.type == "cuda" else 32
         with torch.cuda.device_of(tensors[0]):
-            kernel[(triton.cdiv(rows, BLOCK),)](*tensors, rows, channels, BLOCK, num_warps=WARPS)'''
+            kernel[(triton.cdiv(rows, BLOCK),)](*tensors, rows, channels, BLOCK, **options(lanes))'''
 
 
 def print_programs(programs: Derivatives[StraightLine], notes: str, labels: Labels) -> str:

@@ -231,6 +231,6 @@ def _machine_code(target: Target, result: dict[str, Any]) -> MachineCode:
 
 
 def _predictions(job: _Job, code: MachineCode, answer: dict[str, Any]) -> tuple[Prediction, ...]:
-    threads = answer["warps"] * job.target.lanes
-    work = Work(job.bytes_per_row, double=job.dtype.size == 8, block=answer["block"], threads=threads)
+    block = answer["block"]  # rows, and threads
+    work = Work(job.bytes_per_row, double=job.dtype.size == 8, block=block, threads=block)
     return tuple(predict(gpu, code, work) for gpu in GPUS if gpu.target == job.target.name)

@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     module = _imported(folder / request["module"])
     _in_children(module, request["jobs"], folder)
-    answer = {"triton": triton.__version__, "block": module.BLOCK, "warps": module.WARPS}
+    answer = {"triton": triton.__version__, "block": module.BLOCK}
     (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
 
 
@@ -96,7 +96,7 @@ def _text(module: ModuleType, job: dict[str, Any], file: Path) -> str:
         constexprs={(names.index(name),): value for name, value in constants.items()},
     )
     target = GPUTarget(job["backend"], job["arch"], job["lanes"])
-    compiled = triton.compile(source, target=target, options={"num_warps": module.WARPS})
+    compiled = triton.compile(source, target=target, options=module.options(job["lanes"]))
     if job["backend"] == "hip":
         assembly: str = compiled.asm["amdgcn"]
         return assembly

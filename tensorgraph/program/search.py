@@ -2,9 +2,10 @@
 
 Every connected subgraph of an invariant is an open-legged graph; isomorphic ones are the same tensor up to the order
 of its axes, so they are one intermediate. Cutting a class into two connected parts is one contraction of smaller
-classes. A program is a choice of one cut per class; its cost counts each class that is reached once, which is how
-sharing enters. The search starts from the cheapest cuts of each class alone and then changes single cuts while the
-family's cost falls.
+classes. A program is a choice of one cut per class; its cost, by ``cut_cost``, counts each class that is reached once,
+which is how sharing enters. The search starts from the cheapest cuts of each class alone and changes single cuts while
+the family's cost falls. Branch and bound then goes through all choices that could be cheaper; where it gets to the end,
+the choice is proved to be cheapest.
 """
 
 from __future__ import annotations
@@ -32,11 +33,14 @@ class Cut:
 
 Choice = dict[Multigraph, Cut]
 
+MAX_STATES = 5_000
+"""Sets of classes that branch and bound looks at before it gives up: a fraction of a second."""
+
 
 def contraction_program(graphs: Sequence[Multigraph], max_rank: int) -> ContractionProgram:
     """A contraction program for all graphs together; graph ``k`` is its output ``k``."""
-    choice = _improved(_cheapest_alone(graphs), graphs)
-    program = _written(graphs, choice, max_rank)
+    choice, proved = _cheapest(_improved(_cheapest_alone(graphs), graphs), graphs)
+    program = _written(graphs, choice, max_rank, proved)
     program.verify()
     return program
 
@@ -137,7 +141,42 @@ def _improved(choice: Choice, roots: Sequence[Multigraph]) -> Choice:
     return choice
 
 
-def _written(graphs: Sequence[Multigraph], choice: Choice, max_rank: int) -> ContractionProgram:
+def _cheapest(known: Choice, roots: Sequence[Multigraph]) -> tuple[Choice, bool]:
+    """Branch and bound over all choices, from one that is known; whether it got to the end.
+
+    Parts have fewer vertices than what they are parts of, so cuts are chosen for classes by falling number of vertices,
+    and what is still open depends on the cuts so far only through the set of classes that wait for theirs. Each of
+    those will cost at least its cheapest cut: the bound.
+    """
+    best, cost_of_best = known, _family_cost(roots, known)
+    reached: dict[frozenset[Multigraph], int] = {}
+    pending: list[tuple[frozenset[Multigraph], int, Choice]] = [(frozenset(g for g in roots if g.order > 1), 0, {})]
+    while pending:
+        waiting, cost, choice = pending.pop()
+        if (
+            cost + sum(_least_cost(graph) for graph in waiting) >= cost_of_best
+            or reached.get(waiting, cost + 1) <= cost
+        ):
+            continue
+        if not waiting:
+            best, cost_of_best = choice, cost
+            continue
+        if len(reached) == MAX_STATES:
+            return best, False
+        reached[waiting] = cost
+        graph = max(waiting, key=lambda graph: (graph.order, graph))
+        for cut in sorted(cuts(graph), key=lambda cut: -cut_cost(graph, cut)):  # the cheapest is looked at first
+            parts = {part for part in (cut.left_class, cut.right_class) if part.order > 1}
+            pending.append((waiting - {graph} | parts, cost + cut_cost(graph, cut), {**choice, graph: cut}))
+    return best, True
+
+
+@cache
+def _least_cost(graph: Multigraph) -> int:
+    return min(cut_cost(graph, cut) for cut in cuts(graph))
+
+
+def _written(graphs: Sequence[Multigraph], choice: Choice, max_rank: int, proved: bool) -> ContractionProgram:
     """The chosen classes as steps."""
     value = {Multigraph((rank,)): rank for rank in range(max_rank + 1)}
     steps = []
@@ -149,7 +188,7 @@ def _written(graphs: Sequence[Multigraph], choice: Choice, max_rank: int) -> Con
         )
         steps.append(Step(graph, left, right, graph.index_letters()[1]))
         value[graph] = max_rank + len(steps)
-    return ContractionProgram(max_rank, tuple(steps), tuple(value[graph] for graph in graphs))
+    return ContractionProgram(max_rank, tuple(steps), tuple(value[graph] for graph in graphs), proved)
 
 
 def _indices_on(graph: Multigraph, part: tuple[int, ...]) -> str:

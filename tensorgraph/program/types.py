@@ -47,11 +47,15 @@ class Step:
 
 @dataclass(frozen=True)
 class ContractionProgram:
-    """Steps in the order of their computation; ``outputs[k]`` is the value of invariant ``k``."""
+    """Steps in the order of their computation; ``outputs[k]`` is the value of invariant ``k``.
+
+    ``proved_cheapest`` says that no other choice of contractions is cheaper by the cost model of the search.
+    """
 
     max_rank: int
     steps: tuple[Step, ...]
     outputs: tuple[int, ...]
+    proved_cheapest: bool = False
 
     def name(self, value: int) -> str:
         """How a value is written: inputs by their rank's letter, intermediates as ``w1, w2, …``."""

@@ -41,7 +41,11 @@ class Product:
 
 @dataclass(frozen=True)
 class Sum:
-    """A linear combination of values by ascending number: coefficients without common factor, the first positive."""
+    """A linear combination of values by ascending number.
+
+    A builder makes them without a common factor and the first coefficient positive, so that multiples are one value. A
+    finished program may compute a multiple (``scaling``), even that of a single value.
+    """
 
     terms: tuple[tuple[Fraction, int], ...]
 
@@ -142,6 +146,12 @@ class Builder:
             self.nodes.append(node)
         return self._numbers[node]
 
+    def forget(self, mark: int) -> None:
+        """Unmakes the values from number ``mark`` on: a trial is taken back."""
+        for node in self.nodes[mark:]:
+            del self._numbers[node]
+        del self.nodes[mark:]
+
     def input(self, array: str, index: int) -> Linear:
         """An element of an input array."""
         return Linear(Fraction(1), self._number(Input(array, index)))
@@ -194,7 +204,7 @@ def _is_canonical(node: Node) -> bool:
             return left <= right
         case Sum(terms):
             values, coefficients = [value for _, value in terms], [coefficient for coefficient, _ in terms]
-            return len(terms) > 1 and values == sorted(set(values)) and _common_factor(coefficients) == 1
+            return values == sorted(set(values)) and all(coefficients) and (len(terms) > 1 or coefficients != [1])
         case One() | Input():
             return True
 

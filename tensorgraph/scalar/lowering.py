@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import combinations_with_replacement, islice, product
-from math import factorial, prod
+from collections.abc import Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tensorgraph.algebra import components, embedding, projection
-from tensorgraph.graphs import Multigraph
-from tensorgraph.program import ContractionProgram, Step
-from tensorgraph.program.types import leg_owners
+from tensorgraph.graphs import canonical
+from tensorgraph.program import ContractionProgram
 from tensorgraph.scalar.adjoint import vector_jacobian_product
+from tensorgraph.scalar.contracting import Elements, contracted
 from tensorgraph.scalar.ir import ArrayRef, Builder, Linear, ScalarProgram
+from tensorgraph.scalar.scaling import rescaled
+from tensorgraph.scalar.sharing import shared
 
 T = TypeVar("T")
 
@@ -45,13 +42,13 @@ def lower_invariants(program: ContractionProgram) -> Derivatives[ScalarProgram]:
     builder = Builder()
     n_features, n_invariants = (program.max_rank + 1) ** 2, len(program.outputs)
     features = [builder.input(FEATURES, k) for k in range(n_features)]
-    invariants = _contracted(builder, program, features)
+    values = contracted(builder, program, features)
     forward = builder.finish(
         (ArrayRef(FEATURES, n_features),),
-        {ArrayRef(INVARIANTS, n_invariants): invariants},
+        {ArrayRef(INVARIANTS, n_invariants): [values[value].item() for value in program.outputs]},
     )
     cotangents = [builder.input(GRAD_INVARIANTS, k) for k in range(n_invariants)]
-    grad_features = vector_jacobian_product(builder, invariants, cotangents, features)
+    grad_features = _gradient(builder, program, values, features, cotangents)
     backward = builder.finish(
         (ArrayRef(FEATURES, n_features), ArrayRef(GRAD_INVARIANTS, n_invariants)),
         {ArrayRef(GRAD_FEATURES, n_features): grad_features},
@@ -65,7 +62,59 @@ def lower_invariants(program: ContractionProgram) -> Derivatives[ScalarProgram]:
             ArrayRef(GRAD_GRAD_INVARIANTS, n_invariants): both[n_features:],
         },
     )
-    return Derivatives(forward, backward, double_backward)
+    return Derivatives(*(rescaled(shared(program)) for program in (forward, backward, double_backward)))
+
+
+def _gradient(
+    builder: Builder,
+    program: ContractionProgram,
+    values: Sequence[Elements],
+    features: Sequence[Linear],
+    cotangents: Sequence[Linear],
+) -> list[Linear]:
+    """The cotangent of the features: powers of one tensor by the rule for powers, the rest in reverse mode."""
+    terms: list[list[Linear]] = [[] for _ in features]
+    powers = list(_powers(program))
+    by_reverse_mode: dict[tuple[int, ...], list[int]] = {}
+    for rank in range(program.max_rank + 1):
+        by_rule = {output for output, other, _, _ in powers if other == rank}
+        outputs = tuple(output for output in range(len(program.outputs)) if output not in by_rule)
+        by_reverse_mode.setdefault(outputs, []).extend(range(rank**2, (rank + 1) ** 2))
+    for outputs, wanted in by_reverse_mode.items():
+        invariants = [values[program.outputs[output]].item() for output in outputs]
+        weights, inputs = [cotangents[output] for output in outputs], [features[k] for k in wanted]
+        for k, total in zip(wanted, vector_jacobian_product(builder, invariants, weights, inputs), strict=True):
+            terms[k].append(total)
+    for output, rank, power, rest in powers:
+        for k, element in enumerate(_transposed_embedding(builder, values[rest], rank), rank**2):
+            terms[k].append(builder.product(cotangents[output], element).scaled(power))
+    return [builder.sum(parts) for parts in terms]
+
+
+def _powers(program: ContractionProgram) -> Iterator[tuple[int, int, int, int]]:
+    """Outputs ``T · R`` whose gradient with respect to ``T`` is ``power · R``: output, rank of T, power, value of R.
+
+    So it is if all vertices of the rank of T leave the same open graph R behind. Reverse mode would go through R and
+    compute it again, once for every vertex of T in it: worth avoiding from the third power on.
+    """
+    for output, value in enumerate(program.outputs):
+        if value <= program.max_rank:
+            continue
+        step = program.steps[value - program.max_rank - 1]
+        for tensor, rest in ((step.left, step.right), (step.right, step.left)):
+            vertices = [vertex for vertex, rank in enumerate(step.graph.ranks) if rank == tensor.value]
+            if len(vertices) > 2 and rest.value > program.max_rank:
+                others = ([v for v in range(step.graph.order) if v != vertex] for vertex in vertices)
+                if len({canonical(step.graph.induced(other)) for other in others}) == 1:
+                    yield output, tensor.value, len(vertices), rest.value
+
+
+def _transposed_embedding(builder: Builder, elements: Elements, rank: int) -> list[Linear]:
+    """What a tensor pairs with in the independent components of the traceless one that it is contracted with."""
+    return [
+        builder.sum(e.scaled(w) for e, w in zip(elements.ravel().tolist(), weights, strict=True) if w)
+        for weights in embedding(rank).reshape(-1, 2 * rank + 1).T.tolist()
+    ]
 
 
 def lower_tensor_components(max_rank: int) -> ScalarProgram:
@@ -87,77 +136,3 @@ def _monomial(builder: Builder, axes: Sequence[Linear], exponents: tuple[int, in
         for _ in range(exponent):
             result = builder.product(result, axis)
     return result
-
-
-def _contracted(builder: Builder, program: ContractionProgram, features: Sequence[Linear]) -> list[Linear]:
-    values: list[NDArray[np.object_]] = []
-    for rank in range(program.max_rank + 1):
-        values.append(_full_tensor(builder, features[rank**2 : (rank + 1) ** 2], rank))
-    graphs = [Multigraph((rank,)) for rank in range(program.max_rank + 1)]
-    for step in program.steps:
-        values.append(_contraction(builder, step, graphs, values))
-        graphs.append(step.graph)
-    return [values[value].item() for value in program.outputs]
-
-
-def _full_tensor(builder: Builder, independent: Sequence[Linear], rank: int) -> NDArray[np.object_]:
-    """All ``3**rank`` elements of a symmetric traceless tensor in terms of its independent components."""
-    result = np.empty((3,) * rank, dtype=object)
-    for index in np.ndindex(result.shape):
-        row = embedding(rank)[index].tolist()
-        result[index] = builder.sum(element.scaled(factor) for element, factor in zip(independent, row, strict=True))
-    return result
-
-
-def _contraction(
-    builder: Builder, step: Step, graphs: Sequence[Multigraph], values: Sequence[NDArray[np.object_]]
-) -> NDArray[np.object_]:
-    """One contraction, element by element.
-
-    The legs of one vertex are interchangeable: elements that differ by their order are computed once, and parallel
-    edges are summed over index multisets, each with the number of its arrangements.
-    """
-    left, right = values[step.left.value], values[step.right.value]
-    bundles = _parallel_edges(step, graphs)
-    summed = "".join(bundles)
-    bundle_sums = list(product(*(_multisets(len(bundle)) for bundle in bundles)))
-    result = np.empty((3,) * len(step.result), dtype=object)
-    for index in np.ndindex(result.shape):
-        representative = _sorted_within(index, step.graph.legs)
-        if index != representative:  # met before: representatives come first in the order of indices
-            result[index] = result[representative]
-            continue
-        at = dict(zip(step.result, index, strict=True))
-        terms = []
-        for chosen in bundle_sums:
-            at.update(zip(summed, (axis for multiset, _ in chosen for axis in multiset), strict=True))
-            factor = prod(arrangements for _, arrangements in chosen)
-            operands = (tuple(at[letter] for letter in operand.indices) for operand in (step.left, step.right))
-            terms.append(builder.product(left[next(operands)], right[next(operands)]).scaled(factor))
-        result[index] = builder.sum(terms)
-    return result
-
-
-def _parallel_edges(step: Step, graphs: Sequence[Multigraph]) -> list[str]:
-    """The summed indices, those between the same two vertices together."""
-    owners = [dict(zip(o.indices, leg_owners(graphs[o.value]), strict=True)) for o in (step.left, step.right)]
-    bundles: dict[tuple[int, int], str] = {}
-    for letter in step.left.indices:
-        if letter in owners[1]:
-            ends = owners[0][letter], owners[1][letter]
-            bundles[ends] = bundles.get(ends, "") + letter
-    return list(bundles.values())
-
-
-def _multisets(size: int) -> list[tuple[tuple[int, ...], int]]:
-    """Index multisets of a size, ascending, with the number of their distinct orders."""
-    return [
-        (axes, factorial(size) // prod(factorial(axes.count(axis)) for axis in range(3)))
-        for axes in combinations_with_replacement(range(3), size)
-    ]
-
-
-def _sorted_within(index: tuple[int, ...], legs: Sequence[int]) -> tuple[int, ...]:
-    """The index with the legs of each vertex in ascending order."""
-    remaining = iter(index)
-    return tuple(axis for count in legs for axis in sorted(islice(remaining, count)))

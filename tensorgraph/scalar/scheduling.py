@@ -19,7 +19,7 @@ from tensorgraph.scalar.instructions import StraightLine
 from tensorgraph.scalar.ir import ScalarProgram
 from tensorgraph.scalar.selection import Step, selected, steps
 
-EFFORT = 200_000
+EFFORT = 100_000
 """Steps that are ordered in search of a good order, over all tries of one program: a few seconds."""
 
 FEW = 8
@@ -51,8 +51,25 @@ class Rule:
 
 
 RULES = [
+    Rule(4.0, 3, 0.25, 0.0, 4.0, False, False, False),
+    Rule(0.5, 1, 1.0, 0.25, 0.5, False, False, True),
+    Rule(1.0, 2, 1.0, 0.5, 0.5, True, True, True),
+    Rule(1.0, 2, 1.0, 0.0, 1.0, True, True, False),
+    Rule(0.25, 1, 0.5, 0.25, 0.0, False, False, True),
+    Rule(0.25, 2, 0.25, 0.0, 0.5, False, False, False),
+    Rule(0.25, 3, 0.25, 0.0, 0.5, False, False, False),
     Rule(2.0, 2, 1.0, 0.0, 2.0, True, True, False),
     Rule(0.5, 1, 0.0, 0.0, 1.0, True, False, False),
+    Rule(0.5, 3, 0.25, 0.0, 0.5, False, False, False),
+    Rule(2.0, 1, 0.5, 0.0, 2.0, False, False, False),
+    Rule(8.0, 1, 0.5, 0.0, 8.0, False, False, False),
+    Rule(1.0, 2, 0.25, 0.0, 0.5, False, False, False),
+    Rule(2.0, 1, 1.0, 0.0, 0.5, False, False, False),
+    Rule(2.0, 3, 0.25, 0.0, 0.5, False, False, False),
+    Rule(4.0, 2, 0.25, 0.0, 2.0, False, False, False),
+    Rule(4.0, 3, 0.25, 0.0, 0.5, False, False, False),
+    Rule(4.0, 1, 1.0, 0.0, 0.5, False, False, False),
+    Rule(8.0, 3, 0.25, 0.0, 1.0, False, False, False),
     Rule(0.5, 1, 0.5, 0.5, 0.0, True, False, False),
     Rule(4.0, 2, 4.0, 0.5, 2.0, False, False, False),
     Rule(2.0, 1, 0.5, 0.0, 1.0, True, False, False),
@@ -64,17 +81,6 @@ RULES = [
     Rule(1.0, 1, 2.0, 0.0, 4.0, True, False, True),
     Rule(4.0, 2, 0.5, 0.0, 2.0, True, True, False),
     Rule(4.0, 1, 4.0, 0.0, 2.0, True, True, False),
-    Rule(4.0, 1, 1.0, 0.0, 2.0, True, True, False),
-    Rule(0.5, 1, 0.5, 0.0, 1.0, True, True, False),
-    Rule(4.0, 2, 1.0, 0.0, 1.0, True, True, False),
-    Rule(4.0, 2, 4.0, 0.0, 1.0, True, True, False),
-    Rule(2.0, 2, 2.0, 0.0, 1.0, False, True, False),
-    Rule(4.0, 2, 4.0, 0.5, 1.0, True, True, False),
-    Rule(1.0, 2, 1.0, 0.0, 0.0, True, True, False),
-    Rule(4.0, 1, 4.0, 0.5, 1.0, False, True, False),
-    Rule(1.0, 1, 1.0, 0.5, 1.0, True, True, False),
-    Rule(4.0, 1, 2.0, 0.5, 1.0, True, True, False),
-    Rule(2.0, 1, 0.5, 0.5, 2.0, False, True, False),
 ]
 """The rules that are tried, in this order as far as the effort allows."""
 

@@ -44,6 +44,10 @@ class Accumulation:
 
     terms: tuple[Term, ...]
 
+    def __post_init__(self) -> None:
+        if not any(term.positive for term in self.terms):
+            raise ValueError("a sum needs a positive term")
+
 
 Selected = Input | Constant | Scaled | Accumulation
 

@@ -1,0 +1,266 @@
+"""What saves operations keeps the polynomials: ways to write bilinear forms, scales, powers, and the search's proof."""
+
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tensorgraph.basis import derive
+from tensorgraph.graphs import Multigraph
+from tensorgraph.program import contraction_program, search
+from tensorgraph.program.search import cut_cost, cuts, reachable
+from tensorgraph.scalar import ArrayRef, Builder, Instruction, Linear, Opcode, evaluate, lower_invariants, scheduled
+from tensorgraph.scalar.bilinear import WAYS, Forms, Span, price
+from tensorgraph.scalar.contracting import contracted
+from tensorgraph.scalar.ir import Product, Sum
+from tensorgraph.scalar.lowering import _powers
+from tensorgraph.scalar.scaling import rescaled
+from tensorgraph.scalar.sharing import shared
+
+INPUTS = ArrayRef("x", 5)
+VALUES = [Fraction(2, 3), Fraction(-5), Fraction(7, 2), Fraction(11), Fraction(-13, 5)]
+
+numbers = st.integers(-4, 4)
+rows = st.lists(numbers, min_size=5, max_size=5)
+terms = st.lists(st.tuples(numbers, st.integers(0, 6), st.integers(0, 6)), max_size=9)
+
+
+def elements(forms: Forms, dependent: list[list[int]]) -> list[Linear]:
+    """Five inputs and combinations of them that forms see through."""
+    inputs = [forms.builder.input("x", k) for k in range(5)]
+    return inputs + [forms.combination(x.scaled(c) for x, c in zip(inputs, row, strict=True)) for row in dependent]
+
+
+@given(
+    st.lists(rows, min_size=2, max_size=2), st.lists(terms, min_size=1, max_size=4), st.sampled_from([WAYS[:1], WAYS])
+)
+def test_forms_keep_their_value_however_they_are_written(dependent, many_terms, ways):
+    forms = Forms(Builder())
+    tensor = elements(forms, dependent)
+    written = [forms.value([(c, tensor[i], tensor[j]) for c, i, j in some], (0, 0), ways) for some in many_terms]
+    numbers = VALUES + [sum(c * x for c, x in zip(row, VALUES, strict=True)) for row in dependent]
+    program = forms.builder.finish((INPUTS,), {ArrayRef("y", len(written)): written})
+    expected = [sum(c * numbers[i] * numbers[j] for c, i, j in some) for some in many_terms]
+    assert evaluate(program, {"x": VALUES})["y"] == expected
+
+
+@given(st.lists(rows, min_size=2, max_size=2), terms)
+def test_a_trial_leaves_no_trace(dependent, some):
+    forms = Forms(Builder())
+    tensor = elements(forms, dependent)
+    before = list(forms.builder.nodes), forms.dependent, dict(forms.spans)
+    some = [(c, tensor[i], tensor[j]) for c, i, j in some]
+    cost = forms.price_of(lambda: forms.value(some, (0, 0), WAYS))
+    assert (forms.builder.nodes, forms.dependent, forms.spans) == before
+    forms.value(some, (0, 0), WAYS)
+    assert price(forms.builder.nodes[len(before[0]) :]) == cost
+
+
+def test_a_form_of_rank_one_takes_one_product():
+    """x a + x b + y a + y b = (x + y) (a + b): rows that agree share their product."""
+    forms = Forms(Builder())
+    x, y, a, b, _ = (forms.builder.input("x", k) for k in range(5))
+    forms.value([(1, x, a), (1, x, b), (1, y, a), (1, y, b)], (0, 1), WAYS)
+    assert sum(isinstance(node, Product) for node in forms.builder.nodes) == 1
+
+
+def test_expanded_dependent_elements_save_a_product():
+    """x a + x b - y (a + b) = (x - y) (a + b), though a + b is a value of its own."""
+    forms = Forms(Builder())
+    x, y, a, b, _ = (forms.builder.input("x", k) for k in range(5))
+    forms.value([(1, x, a), (1, x, b), (-1, y, forms.combination([a, b]))], (0, 1), WAYS)
+    assert sum(isinstance(node, Product) for node in forms.builder.nodes) == 1
+
+
+@given(st.lists(st.tuples(numbers, numbers, numbers), min_size=1, max_size=6))
+def test_what_a_span_holds_is_found_and_nothing_else(coefficients):
+    pairs = [(0, 1), (1, 1), (0, 2)]
+    span, rank = Span(), 0
+    for number, row in enumerate(coefficients):
+        form = {pair: Fraction(c) for pair, c in zip(pairs, row, strict=True) if c}
+        rest, taken = span.reduced(form)
+        found = {pair: Fraction(0) for pair in pairs}
+        for value, factor in taken.items():
+            for pair, c in zip(pairs, coefficients[value], strict=True):
+                found[pair] += factor * c
+        assert {pair: found[pair] + rest.get(pair, 0) for pair in pairs} == dict(zip(pairs, row, strict=True))
+        if rest:
+            span, rank = span.with_form(form, Linear(Fraction(1), number)), rank + 1
+    assert rank == np.linalg.matrix_rank(np.array(coefficients, dtype=float))
+
+
+def test_a_trace_of_an_intermediate_takes_two_additions():
+    """q_ab q_ab is the trace of q_ac q_bc."""
+    graphs = [Multigraph((2, 2), ((0, 1, 2),)), Multigraph((2, 2, 2), ((0, 1, 1), (0, 2, 1), (1, 2, 1)))]
+    counts = [
+        scheduled(lower_invariants(contraction_program(some, 2)).forward).operations.total
+        for some in (graphs[1:], graphs)
+    ]
+    assert counts[1] - counts[0] == 2
+
+
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.just("product"), st.integers(0, 40), st.integers(0, 40)),
+        st.tuples(st.just("sum"), st.lists(st.tuples(numbers, st.integers(0, 40)), min_size=1, max_size=5)),
+    ),
+    min_size=1,
+    max_size=14,
+)
+
+
+@given(operations, st.lists(st.tuples(numbers, st.integers(0, 40)), min_size=1, max_size=5))
+def test_scales_change_no_output_and_add_no_operation(steps, wanted):
+    program = _program(steps, wanted)
+    scaled = rescaled(program)
+    assert evaluate(scaled, {"x": VALUES}) == evaluate(program, {"x": VALUES})
+    assert _scalings(scaled) <= _scalings(program)
+
+
+@given(operations, st.lists(st.tuples(numbers, st.integers(0, 40)), min_size=1, max_size=5))
+def test_sharing_changes_no_output_and_adds_no_operation(steps, wanted):
+    program = _program(steps, wanted)
+    smaller = shared(program)
+    assert evaluate(smaller, {"x": VALUES}) == evaluate(program, {"x": VALUES})
+    assert price(smaller.nodes) <= price(program.nodes)
+
+
+def test_common_parts_of_sums_are_computed_once():
+    """x0 + x1 + x2 with and without x3, and twice x0 + x1 + x2 beside x4: one sum of three and two additions."""
+    builder = Builder()
+    x = [builder.input("x", k) for k in range(5)]
+    outputs = [builder.sum(x[:3]), builder.sum(x[:4]), builder.sum([*(v.scaled(2) for v in x[:3]), x[4].scaled(2)])]
+    program = shared(builder.finish((INPUTS,), {ArrayRef("y", 3): outputs}))
+    assert price(program.nodes) == 4
+
+
+def test_a_sum_may_contain_the_shared_pair_and_its_sum():
+    """y = x0 + x1 times x2, and x0 + x1 + 3 y: its terms x0, x1 are another y, which is there already."""
+    builder = Builder()
+    x = [builder.input("x", k) for k in range(5)]
+    pair = builder.sum(x[:2])
+    outputs = [builder.product(pair, x[2]), builder.sum([*x[:2], pair.scaled(3)])]
+    program = builder.finish((INPUTS,), {ArrayRef("y", 2): outputs})
+    assert evaluate(shared(program), {"x": VALUES}) == evaluate(program, {"x": VALUES})
+    assert price(shared(program).nodes) < price(program.nodes)
+
+
+def _program(steps, wanted):
+    """A random program of sums and products."""
+    builder = Builder()
+    made = [builder.input("x", k) for k in range(5)]
+    for kind, *arguments in steps:
+        if kind == "product":
+            left, right = (made[k % len(made)] for k in arguments)
+            made.append(builder.product(left, right))
+        else:
+            made.append(builder.sum(made[k % len(made)].scaled(c) for c, k in arguments[0]))
+    outputs = [made[-1 - k % len(made)].scaled(c) for c, k in wanted]
+    return builder.finish((INPUTS,), {ArrayRef("y", len(outputs)): outputs})
+
+
+def _scalings(program):
+    """Sizes of coefficients other than one, in each sum and at each output."""
+    sums = [[c for c, _ in node.terms] for node in program.nodes if isinstance(node, Sum)]
+    outputs = [[e.coefficient] for _, elements in program.outputs for e in elements if e.coefficient]
+    return sum(len({abs(c) for c in coefficients} - {1}) for coefficients in sums + outputs)
+
+
+def test_scales_are_absorbed_where_they_are_used():
+    """Three outputs each twice a product with one value: the value is doubled once."""
+    builder = Builder()
+    x = [builder.input("x", k) for k in range(5)]
+    outputs = [builder.product(x[0], x[k]).scaled(2) for k in (1, 2, 3)]
+    program = builder.finish((INPUTS,), {ArrayRef("y", 3): outputs})
+    counts = [
+        sum(isinstance(item, Instruction) and item.opcode is Opcode.SCALE for item in scheduled(p).body)
+        for p in (program, rescaled(program))
+    ]
+    assert counts == [3, 1]
+
+
+def test_the_rule_for_powers_applies_from_the_third_power_on():
+    graphs = derive("hiphop", 5, 3).graphs
+    program = contraction_program(graphs, 3)
+    assert {(graphs[k].formula, rank, power) for k, rank, power, _ in _powers(program)} == {
+        ("q_ab q_ac q_bc", 2, 3),
+        ("t_abc v_a v_b v_c", 1, 3),
+    }
+
+
+def test_elements_with_two_z_at_a_vertex_are_no_contractions():
+    """t_abc v_c is traceless: five elements are contracted, the sixth is a sum of two of them."""
+    graphs = [Multigraph((3, 1, 1, 1), ((0, 1, 1), (0, 2, 1), (0, 3, 1)))]
+    program, builder = contraction_program(graphs, 3), Builder()
+    values = contracted(builder, program, [builder.input("features", k) for k in range(16)])
+    matrix = next(value for step, value in zip(program.steps, values[4:], strict=True) if len(step.result) == 2)
+    assert matrix[2, 2] == -builder.sum([matrix[0, 0], matrix[1, 1]])
+
+
+def brute_force(graphs) -> int:
+    """The least cost of all choices of one cut for every class within the graphs."""
+    classes: dict[Multigraph, None] = {}
+
+    def collect(graph):
+        if graph.order > 1 and graph not in classes:
+            classes[graph] = None
+            for cut in cuts(graph):
+                collect(cut.left_class)
+                collect(cut.right_class)
+
+    for graph in graphs:
+        collect(graph)
+    costs = []
+    for chosen in product(*(cuts(graph) for graph in classes)):
+        choice = dict(zip(classes, chosen, strict=True))
+        costs.append(sum(cut_cost(graph, choice[graph]) for graph in reachable(graphs, choice)))
+    return min(costs)
+
+
+@pytest.mark.parametrize(
+    "case", [("hiphop", 4, 3), ("flexible", 4, 3), ("connected", 4, 2), ("connected", 5, 2), ("linear", 4, 2)]
+)
+def test_proved_programs_cost_what_brute_force_finds(case):
+    graphs = derive(*case).graphs
+    program = contraction_program(graphs, case[2])
+    assert program.proved_cheapest
+    choice = {
+        step.graph: next(cut for cut in cuts(step.graph) if _parts(cut) == _operands(program, step))
+        for step in program.steps
+    }
+    assert sum(cut_cost(graph, cut) for graph, cut in choice.items()) == brute_force(graphs)
+
+
+def _parts(cut):
+    return sorted((cut.left_class, cut.right_class))
+
+
+def _operands(program, step):
+    made = [*(Multigraph((rank,)) for rank in range(program.max_rank + 1)), *(s.graph for s in program.steps)]
+    return sorted((made[step.left.value], made[step.right.value]))
+
+
+def test_a_search_that_gives_up_does_not_claim_a_proof(monkeypatch):
+    graphs = derive("flexible", 5, 3).graphs
+    assert contraction_program(graphs, 3).proved_cheapest
+    monkeypatch.setattr(search, "MAX_STATES", 3)
+    assert not contraction_program(graphs, 3).proved_cheapest
+
+
+def test_branch_and_bound_improves_a_bad_start():
+    graphs = derive("hiphop", 5, 3).graphs
+    worst = {}
+    for graph in graphs:
+        stack = [graph]
+        while stack:
+            at = stack.pop()
+            if at.order > 1:
+                worst[at] = max(cuts(at), key=lambda cut, at=at: cut_cost(at, cut))
+                stack += [part for cut in cuts(at) for part in (cut.left_class, cut.right_class)]
+    found, proved = search._cheapest(worst, graphs)
+    good = search._improved(search._cheapest_alone(graphs), graphs)
+    assert proved
+    assert search._family_cost(graphs, found) <= search._family_cost(graphs, good) < search._family_cost(graphs, worst)
