@@ -9,8 +9,7 @@ its distance and weighted features Q (Allen, Shinkle, Bujack and Lubbers, arXiv:
     E[i,m,a] = sum over p of i of T[p,m] sum over ν of S[p,ν] Q[j,ν,a].
 
 With cotangents G of E this is linear in each of T, S, Q and G, so derivatives of its derivatives are sums of the same
-kind. On a CPU the C programs run; elsewhere plain PyTorch does. Derivatives of order three and above are taken by
-PyTorch through the plain functions.
+kind, to any order. On a CPU the C programs run; elsewhere plain PyTorch does.
 """
 
 from __future__ import annotations
@@ -135,7 +134,8 @@ def _environment_double_backward(
     outputs = _fake_environment_double_backward(*given, *index)
     if _run("environment_double_backward", outputs, given, index):
         return outputs
-    return pairs_torch.environment_double_backward(*given, index)
+    plain = pairs_torch.environment, pairs_torch.environment_backward
+    return _first_order_change(*plain, *given, index)
 
 
 def _empty(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -169,10 +169,31 @@ def _backward_vjp(ctx, *grads):
 
 
 def _double_backward_vjp(ctx, *grads):
-    def plain(*saved: Tensor) -> tuple[Tensor, ...]:
-        return pairs_torch.environment_double_backward(*saved[:7], PairIndex(*saved[7:]))
+    """Order three and above: differentiate the double backward as a sum of the operators before it."""
 
-    return derivatives(plain, ctx.saved_tensors, ctx.needs_input_grad, grads)
+    def summed(*saved: Tensor) -> tuple[Tensor, ...]:
+        return _first_order_change(environment, _environment_backward_of, *saved[:7], PairIndex(*saved[7:]))
+
+    return derivatives(summed, ctx.saved_tensors, ctx.needs_input_grad, grads)
+
+
+def _environment_backward_of(tensors, sensitivities, weighted, grad, index):
+    return _backward_operator(tensors, sensitivities, weighted, grad, *index)
+
+
+def _first_order_change(forward, backward, tensors, sensitivities, weighted, grad, *changes_and_index):
+    """The double backward by two functions that are linear in each argument: each in turn takes its change."""
+    *changes, index = changes_and_index
+    given = (tensors, sensitivities, weighted)
+    changed = [(*given[:k], change, *given[k + 1 :]) for k, change in enumerate(changes)]
+    # The gradient with respect to an argument does not depend on it, so not on its change.
+    of_tensors, of_sensitivities, of_weighted = (backward(*arguments, grad, index) for arguments in changed)
+    return (
+        of_sensitivities[0] + of_weighted[0],
+        of_tensors[1] + of_weighted[1],
+        of_tensors[2] + of_sensitivities[2],
+        sum(forward(*arguments, index) for arguments in changed),
+    )
 
 
 _environment_operator = operator("environment", _environment, _fake_environment, _environment_vjp, CODE)

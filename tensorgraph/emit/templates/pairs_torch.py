@@ -1,4 +1,4 @@
-"""The pair operators in plain PyTorch: what they mean, what runs where nothing is compiled, and derivatives beyond.
+"""The pair operators in plain PyTorch: what they mean, and what runs where nothing is compiled.
 
 The pairs of each atom are padded with zeros to one number, so that a sum over neighbours is a product of matrices.
 """
@@ -26,9 +26,7 @@ class _Padding:
     def __call__(self, rows: Tensor) -> Tensor:
         """[n_pairs, n] -> [n_atoms, width, n]; an empty slot takes the row of zeros that is put last."""
         extended = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
-        return extended.index_select(0, self.row_of_slot).view(
-            self.atoms, self.width, -1 if self.width else rows.shape[1]
-        )
+        return extended.index_select(0, self.row_of_slot).view(self.atoms, self.width, rows.shape[1])
 
     def back(self, padded: Tensor) -> Tensor:
         """[n_atoms, width, n] -> [n_pairs, n]."""
@@ -58,28 +56,3 @@ def environment_backward(
     received = sources(targets.back(targets(tensors) @ grad))
     grad_tensors = targets.back(targets(messages) @ grad.mT)
     return grad_tensors, sources.back(received @ weighted.mT), by_source.mT @ received
-
-
-def environment_double_backward(
-    tensors: Tensor,
-    sensitivities: Tensor,
-    weighted: Tensor,
-    grad: Tensor,
-    tensors_change: Tensor,
-    sensitivities_change: Tensor,
-    weighted_change: Tensor,
-    index: PairIndex,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    targets, sources = _paddings(index)
-    by_target, by_source = targets(tensors), sources(sensitivities)
-    by_target_change, by_source_change = targets(tensors_change), sources(sensitivities_change)
-    messages = targets(sources.back(by_source @ weighted))
-    messages_change = targets(sources.back(by_source_change @ weighted + by_source @ weighted_change))
-    received = sources(targets.back(by_target @ grad))
-    received_change = sources(targets.back(by_target_change @ grad))
-    return (
-        targets.back(messages_change @ grad.mT),
-        sources.back(received_change @ weighted.mT + received @ weighted_change.mT),
-        by_source_change.mT @ received + by_source.mT @ received_change,
-        by_target_change.mT @ messages + by_target.mT @ messages_change,
-    )
