@@ -17,7 +17,8 @@ from tensorgraph.runtime.batch import Batch
 @contextlib.contextmanager
 def quiet_hippynn() -> Iterator[None]:
     """hippynn warns at import, at construction and at use; none of that concerns us."""
-    os.environ["HIPPYNN_USE_CUSTOM_KERNELS"] = "_pytorch_raw"  # eager: the others compile, on first use
+    # Unless another is asked for before hippynn is imported, the eager one: the others compile, on first use.
+    os.environ.setdefault("HIPPYNN_USE_CUSTOM_KERNELS", "_pytorch_raw")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -71,19 +72,28 @@ class Published:
             exact[rank] = tensors.pinv_project(tensors.cartesian_irreducible_mapping(rank).double())
         self.network.tensor_extractor = tensors.TensorExtractor(l_max=max_rank, pmaps=exact)
 
-    def energies_and_forces(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Energies [n_structures] (eV) and forces [n_atoms, 3] (eV/Å)."""
+    def to(self, dtype: torch.dtype) -> Published:
+        """With weights and projectors of this type, in place."""
+        self.network.to(dtype), self.heads.to(dtype)
+        return self
+
+    def parameters(self) -> list[Tensor]:
+        return [*self.network.parameters(), *self.heads.parameters()]
+
+    def energies_and_forces(self, batch: Batch, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+        """Energies [n_structures] (eV) and forces [n_atoms, 3] (eV/Å); `create_graph` keeps them differentiable."""
         displacements = batch.displacements.clone().requires_grad_()
-        one_hot = (batch.numbers[:, None] == torch.tensor(self.numbers)).double()
+        one_hot = (batch.numbers[:, None] == torch.tensor(self.numbers)).to(displacements.dtype)
         arguments = [one_hot, *batch.pairs, displacements.norm(dim=1)]
         if hasattr(self.network, "tensor_extractor"):
             arguments.append(displacements)
         with quiet_hippynn():
             features = self.network(*arguments)
             energy = self.heads(features, batch.structure, batch.n_structures)[0].squeeze(1)
-            (slope,) = torch.autograd.grad(energy.sum(), displacements)
+            (slope,) = torch.autograd.grad(energy.sum(), displacements, create_graph=create_graph)
         forces = torch.zeros(len(batch.numbers), 3, dtype=slope.dtype)
-        return energy.detach(), forces.index_add(0, batch.pairs[0], slope).index_add(0, batch.pairs[1], -slope)
+        forces = forces.index_add(0, batch.pairs[0], slope).index_add(0, batch.pairs[1], -slope)
+        return energy if create_graph else energy.detach(), forces
 
     def match_invariants(self, module: ModuleType) -> tuple[list[int], Tensor]:
         """For each invariant of the package the published one, and the sign [n_invariants] between them."""
@@ -91,7 +101,7 @@ class Published:
         architecture_, width = module.architecture, (module.architecture.MAX_RANK + 1) ** 2
         features = torch.randn(7, width, 1, generator=random, dtype=torch.float64)
         with quiet_hippynn():
-            layer = _base(self.network.blocks[0][0]).invars
+            layer = base_layer(self.network.blocks[0][0]).invars
             theirs = layer(features.squeeze(2))
         ours = module.invariants(features).squeeze(2)
         order, signs = [], []
@@ -121,8 +131,8 @@ class Published:
                 if ours.skip is not None:
                     ours.skip.load_state_dict(theirs.adjust_layer.state_dict())
             for ours, theirs in zip(layers[1:], published[1:], strict=True):
-                ours.layer.load_state_dict(_base(theirs).state_dict())
-            self._copy_interaction(layers[0].layer, _base(published[0]), module)
+                ours.layer.load_state_dict(base_layer(theirs).state_dict())
+            self._copy_interaction(layers[0].layer, base_layer(published[0]), module)
 
     def _copy_interaction(self, ours: torch.nn.Module, theirs: torch.nn.Module, module: ModuleType) -> None:
         ours.sensitivity.mu.copy_(theirs.sensitivity.mu.squeeze(0))
@@ -138,6 +148,6 @@ class Published:
             ours.norm.bias.copy_(theirs.group_norm.bias.view(len(order), -1)[order] * signs[:, None])
 
 
-def _base(layer: torch.nn.Module) -> torch.nn.Module:
+def base_layer(layer: torch.nn.Module) -> torch.nn.Module:
     """The layer inside a residual wrapper, or the layer itself."""
     return getattr(layer, "base_layer", layer)
