@@ -105,9 +105,8 @@ class ChannelNorm(torch.nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """[n_atoms, n_invariants, channels] -> the same shape."""
-        centred = values - values.mean(dim=2, keepdim=True)
-        variance = centred.square().mean(dim=2, keepdim=True)
-        return centred * torch.rsqrt(variance + GROUP_NORM_EPS) * self.weight + self.bias
+        normal = torch.nn.functional.layer_norm(values, values.shape[2:], eps=GROUP_NORM_EPS)
+        return torch.addcmul(self.bias, normal, self.weight)
 
 
 class Interaction(torch.nn.Module):
