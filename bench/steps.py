@@ -7,13 +7,11 @@ turns, then the peak of memory of each, in a process of its own. The system is a
 from __future__ import annotations
 
 import argparse
-import functools
-import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,21 +148,27 @@ def compared(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def peak(case: str, side: str, options: argparse.Namespace) -> float:
-    """By how much a run raises the memory of a process, at most, in kB per atom."""
+    """By how much a run raises the memory of a process of its own, at most, in kB per atom."""
     code = f"from bench import steps; steps.print_peak({case!r}, {side!r}, {options.molecules})"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    return float(json.loads(done.stdout))
+    return float(done.stdout)
 
 
 def print_peak(case: str, side: str, molecules: int) -> None:
-    """The peak of a first run on the system above that of a run on one molecule, which loads what has to be loaded."""
-    Sides(1, torch.float32).cases(case)[side]()
-    sides = Sides(molecules, torch.float32)
-    run = sides.cases(case)[side]
-    high = functools.partial(resource.getrusage, resource.RUSAGE_SELF)
-    before = high().ru_maxrss
-    run()
-    print(json.dumps((high().ru_maxrss - before) / len(sides.batch.numbers)))
+    """The peak of a run above what its process held before, when small runs had loaded all that has to be loaded."""
+    small, sides = Sides(1, torch.float32), Sides(molecules, torch.float32)
+    for _ in range(3):
+        small.cases(case)[side]()
+    Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back (Linux)
+    before = memory("VmRSS")
+    sides.cases(case)[side]()
+    print((memory("VmHWM") - before) / len(sides.batch.numbers))
+
+
+def memory(name: str) -> int:
+    """An entry of the memory of this process, in kB."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def main() -> None:

@@ -22,6 +22,10 @@ from .tensors import tensor_components
 
 GROUP_NORM_EPS = 1e-5
 
+# Sensitivities below e^-80, which is 2e-35, stay there: near and under the smallest float32 an exp takes ten times as
+# long, and so does arithmetic with what it gives.
+LEAST_EXPONENT = -80.0
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -84,7 +88,7 @@ class Sensitivity(torch.nn.Module):
         """[n_pairs, 2] (1/r and the cutoff function) -> [n_pairs, n_functions]."""
         inverse_distance, cutoff = radial.split(1, dim=-1)
         steps = self.sigma * (inverse_distance - 1 / self.mu)
-        sensitivities: Tensor = torch.exp(-0.5 * steps.square()) * cutoff
+        sensitivities: Tensor = torch.exp((-0.5 * steps.square()).clamp(min=LEAST_EXPONENT)) * cutoff
         return sensitivities
 
     def extra_repr(self) -> str:
