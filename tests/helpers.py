@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from torch import Tensor
 
 from tensorgraph.compiler import compile_spec
 from tensorgraph.emit.writing import write_package
@@ -111,132 +108,3 @@ def _images(atoms: Atoms, axis: int, cutoff: float) -> int:
     height = 1 / np.linalg.norm(np.linalg.pinv(vectors)[:, int(atoms.pbc[:axis].sum())])
     extent = np.linalg.norm(np.ptp(atoms.positions, axis=0))
     return int(np.ceil((cutoff + extent) / height)) + 1
-
-
-@contextlib.contextmanager
-def quiet_hippynn() -> Iterator[None]:
-    """hippynn warns at import, at construction and at use; none of that concerns us."""
-    os.environ["HIPPYNN_USE_CUSTOM_KERNELS"] = "_pytorch_raw"  # eager: the others compile, on first use
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-class Published:
-    """The published network and energy heads with random weights, sized like the architecture of a package."""
-
-    def __init__(self, constants: ModuleType, n_max: int | None, seed: int = 0) -> None:
-        with quiet_hippynn(), torch.random.fork_rng():
-            torch.manual_seed(seed)
-            from hippynn.layers.targets import HEnergy
-
-            self.network = self._network(constants, n_max)
-            self.heads = HEnergy(self.network.feature_sizes)
-            self.numbers = [number for _, number in constants.SPECIES]
-            for parameter in (*self.network.parameters(), *self.heads.parameters()):
-                if parameter.requires_grad:
-                    parameter.data *= 1 + 0.1 * torch.randn_like(parameter)
-                    parameter.data += 0.05 * torch.randn_like(parameter) * (parameter == 0)
-            self.network.double(), self.heads.double()
-            if n_max is not None:
-                self._exact_projectors(constants.MAX_RANK)
-
-    @staticmethod
-    def _network(constants: ModuleType, n_max: int | None) -> torch.nn.Module:
-        from hippynn.networks.hiphop import HipHopNNModule
-        from hippynn.networks.hipnn import Hipnn
-
-        options = {
-            "n_features": constants.FEATURES,
-            "n_sensitivities": constants.SENSITIVITY_FUNCTIONS,
-            "dist_soft_min": constants.SOFT_MIN,
-            "dist_soft_max": constants.SOFT_MAX,
-            "dist_hard_max": constants.CUTOFF,
-            "n_atom_layers": constants.ATOM_LAYERS,
-            "n_interaction_layers": constants.INTERACTIONS,
-            "n_input_features": len(constants.SPECIES),
-            "resnet": constants.RESIDUAL,
-        }
-        if n_max is None:
-            return Hipnn(**options)
-        return HipHopNNModule(**options, l_max=constants.MAX_RANK, n_max=n_max, group_norm=constants.GROUP_NORM)
-
-    def _exact_projectors(self, max_rank: int) -> None:
-        """The published projectors were computed in float32; these are the same in float64."""
-        from hippynn.layers.hiplayers import tensors
-
-        exact = {0: torch.ones((1, 1), dtype=torch.float64)}
-        for rank in (1, 2, 3):
-            exact[rank] = tensors.pinv_project(tensors.cartesian_irreducible_mapping(rank).double())
-        self.network.tensor_extractor = tensors.TensorExtractor(l_max=max_rank, pmaps=exact)
-
-    def energies_and_forces(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Energies [n_structures] (eV) and forces [n_atoms, 3] (eV/Å)."""
-        displacements = batch.displacements.clone().requires_grad_()
-        one_hot = (batch.numbers[:, None] == torch.tensor(self.numbers)).double()
-        arguments = [one_hot, *batch.pairs, displacements.norm(dim=1)]
-        if hasattr(self.network, "tensor_extractor"):
-            arguments.append(displacements)
-        with quiet_hippynn():
-            features = self.network(*arguments)
-            energy = self.heads(features, batch.structure, batch.n_structures)[0].squeeze(1)
-            (slope,) = torch.autograd.grad(energy.sum(), displacements)
-        forces = torch.zeros(len(batch.numbers), 3, dtype=slope.dtype)
-        return energy.detach(), forces.index_add(0, batch.pairs[0], slope).index_add(0, batch.pairs[1], -slope)
-
-    def match_invariants(self, module: ModuleType) -> tuple[list[int], Tensor]:
-        """For each invariant of the package the published one, and the sign [n_invariants] between them."""
-        random = torch.Generator().manual_seed(0)
-        architecture_, width = module.architecture, (module.architecture.MAX_RANK + 1) ** 2
-        features = torch.randn(7, width, 1, generator=random, dtype=torch.float64)
-        with quiet_hippynn():
-            layer = _base(self.network.blocks[0][0]).invars
-            theirs = layer(features.squeeze(2))
-        ours = module.invariants(features).squeeze(2)
-        order, signs = [], []
-        for k in range(architecture_.N_INVARIANTS):
-            matches = [
-                (m, sign)
-                for m in range(theirs.shape[1])
-                for sign in (1.0, -1.0)
-                if torch.allclose(ours[:, k], sign * theirs[:, m], rtol=1e-9, atol=1e-12)
-            ]
-            assert len(matches) == 1, f"invariant {k} is not one of the published ones: {matches}"
-            order.append(matches[0][0])
-            signs.append(matches[0][1])
-        return order, torch.tensor(signs, dtype=torch.float64)
-
-    @torch.no_grad()
-    def copy_weights_to(self, model: torch.nn.Module, module: ModuleType) -> None:
-        """Give `model`, a model of the package, the weights of this network."""
-        heads = [model.energy_heads.of_species, *model.energy_heads.of_blocks]
-        for ours, theirs in zip(heads, self.heads.layers, strict=True):
-            ours.load_state_dict(theirs.state_dict())
-        for block, published in zip(model.blocks, self.network.blocks, strict=True):
-            layers = [block.interaction, *block.atom_layers]
-            for ours, theirs in zip(layers, published, strict=True):
-                if ours.outer is not None:
-                    ours.outer.load_state_dict(theirs.res_layer.state_dict())
-                if ours.skip is not None:
-                    ours.skip.load_state_dict(theirs.adjust_layer.state_dict())
-            for ours, theirs in zip(layers[1:], published[1:], strict=True):
-                ours.layer.load_state_dict(_base(theirs).state_dict())
-            self._copy_interaction(layers[0].layer, _base(published[0]), module)
-
-    def _copy_interaction(self, ours: torch.nn.Module, theirs: torch.nn.Module, module: ModuleType) -> None:
-        ours.sensitivity.mu.copy_(theirs.sensitivity.mu.squeeze(0))
-        ours.sensitivity.sigma.copy_(theirs.sensitivity.sigma.squeeze(0))
-        ours.weights.copy_(theirs.int_weights)
-        ours.self_interaction.load_state_dict(theirs.selfint.state_dict())
-        if ours.mixing is None:
-            return
-        order, signs = self.match_invariants(module)
-        ours.mixing.copy_(theirs.mixing_weights.permute(1, 0, 2)[order] * signs[:, None, None])
-        if ours.norm is not None:
-            ours.norm.weight.copy_(theirs.group_norm.weight.view(len(order), -1)[order])
-            ours.norm.bias.copy_(theirs.group_norm.bias.view(len(order), -1)[order] * signs[:, None])
-
-
-def _base(layer: torch.nn.Module) -> torch.nn.Module:
-    """The layer inside a residual wrapper, or the layer itself."""
-    return getattr(layer, "base_layer", layer)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
-from helpers import WITH_NETWORK, Published, architecture, batch_of, molecule, package, small_model
+from helpers import WITH_NETWORK, architecture, batch_of, molecule, package, small_model
 
+from bench.published import Published
 from tensorgraph.runtime import neighbours
 
 ORDERS = {"hiphop5": 4, "hiphop4": 3, "hipnn": None}  # vertices of the published set

@@ -28,7 +28,12 @@ from torch import Tensor
 
 from . import architecture
 
-SOURCE = Path(__file__).with_name("program_cpu.c")
+SOURCES = {
+    "program_cpu.c": ("forward", "backward", "double_backward"),
+    "pairs_cpu.c": ("environment", "environment_backward", "environment_double_backward"),
+}
+"""The programs of each source; a program is selected by its name in capitals."""
+
 FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
 
 # The first that a compiler takes: for this very processor and on all cores, then with less.
@@ -36,7 +41,7 @@ MACHINE_FLAGS = (("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("
 
 REALS = {torch.float32: "float", torch.float64: "double"}
 
-# Rows (atoms times channels) below which another thread costs more than it helps.
+# Rows (atoms or pairs, times channels) below which another thread costs more than it helps.
 ROWS_PER_THREAD = 4096
 
 COMPILE_SECONDS = 600
@@ -46,38 +51,41 @@ class Unavailable(Exception):
     """Why there is no library."""
 
 
-def run(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
-    """Runs a program on contiguous CPU tensors ``[atoms, size, channels]``, into the outputs; False where it cannot."""
-    function = _function(name, inputs[0].dtype)
+def run(name: str, sizes: Sequence[int], rows: int, arrays: Sequence[Tensor], **macros: int) -> bool:
+    """Runs a program on contiguous CPU tensors, inputs (the first one real) before outputs; False where it cannot.
+
+    `sizes` are what it takes before the arrays, `rows` says how much work it is, and `macros` what it is compiled for.
+    """
+    function = _function(name, arrays[0].dtype, **macros)
     if function is None:
         return False
-    atoms, _, channels = inputs[0].shape
-    threads = min(torch.get_num_threads(), 1 + atoms * channels // ROWS_PER_THREAD)
-    function(atoms, channels, threads, *(tensor.data_ptr() for tensor in (*inputs, *outputs)))
+    threads = min(torch.get_num_threads(), 1 + rows // ROWS_PER_THREAD)
+    pointers = (ctypes.c_void_p(array.data_ptr()) for array in arrays)
+    function(*map(ctypes.c_int64, sizes), ctypes.c_int(threads), *pointers)
     return True
 
 
-def available(name: str, dtype: torch.dtype) -> bool:
+def available(name: str, dtype: torch.dtype, **macros: int) -> bool:
     """Whether the program runs compiled here; the first question builds it."""
-    return _function(name, dtype) is not None
+    return _function(name, dtype, **macros) is not None
 
 
 @functools.cache
-def _function(name: str, dtype: torch.dtype):
+def _function(name: str, dtype: torch.dtype, **macros: int):
     """The compiled program, or None, said once, where plain PyTorch has to do."""
     chosen = os.environ.get("TENSORGRAPH_CPU", "native")
     if chosen not in ("native", "pytorch"):
         raise ValueError(f"TENSORGRAPH_CPU is {chosen!r}; allowed: native, pytorch")
     if chosen == "pytorch":
         return None
+    (source,) = (Path(__file__).with_name(source) for source, names in SOURCES.items() if name in names)
+    defined = {"REAL": REALS[dtype], name.upper(): 1, **macros}
     try:
-        function = getattr(_library(name, REALS[dtype]), name)
+        function = getattr(_library(source, name, [f"-D{key}={value}" for key, value in defined.items()]), name)
     except (Unavailable, OSError) as error:
         _warn(str(error))
         return None
     function.restype = None
-    arrays = {"forward": 2, "backward": 3, "double_backward": 5}[name]
-    function.argtypes = [ctypes.c_int64, ctypes.c_int64, ctypes.c_int, *[ctypes.c_void_p] * arrays]
     return function
 
 
@@ -90,18 +98,18 @@ def _warn(reason: str) -> None:
     )
 
 
-def _library(name: str, real: str) -> ctypes.CDLL:
+def _library(source: Path, name: str, macros: Sequence[str]) -> ctypes.CDLL:
     compiler = _compiler()
     failure = ""
     for machine_flags in MACHINE_FLAGS:
-        command = (*compiler, *FLAGS, *machine_flags, f"-DREAL={real}", f"-D{name.upper()}")
-        path = _cache() / f"{architecture.NAME}-{name}-{real}-{_digest(command)}.so"
+        command = (*compiler, *FLAGS, *machine_flags, *macros)
+        path = _cache() / f"{architecture.NAME}-{name}-{_digest(source, command)}.so"
         if path.exists():
             try:
                 return ctypes.CDLL(os.fspath(path))
             except OSError:  # cut short by a full disk, say: built anew below
                 pass
-        failure = _build(command, path)
+        failure = _build(source, command, path)
         if not failure:
             return ctypes.CDLL(os.fspath(path))
     raise Unavailable(failure)
@@ -116,13 +124,13 @@ def _compiler() -> tuple[str, ...]:
     raise Unavailable(f"no C compiler {os.environ.get('CC') or 'cc, gcc or clang'} on the path")
 
 
-def _build(command: Sequence[str], path: Path) -> str:
+def _build(source: Path, command: Sequence[str], path: Path) -> str:
     """Builds a library in one atomic step; the reason if that fails."""
     handle, unfinished = tempfile.mkstemp(suffix=".so", dir=path.parent)
     os.close(handle)
     try:
         done = subprocess.run(
-            [*command, os.fspath(SOURCE), "-o", unfinished],
+            [*command, os.fspath(source), "-o", unfinished],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -169,11 +177,11 @@ def _cache_folders() -> Iterator[Path]:
             return
 
 
-def _digest(command: Sequence[str]) -> str:
+def _digest(source: Path, command: Sequence[str]) -> str:
     """Changes with all that the library depends on."""
     compiler = os.stat(command[0])
     facts = [*command, compiler.st_size, compiler.st_mtime_ns, _processor()]
-    return hashlib.sha256(SOURCE.read_bytes() + repr(facts).encode()).hexdigest()[:24]
+    return hashlib.sha256(source.read_bytes() + repr(facts).encode()).hexdigest()[:24]
 
 
 def _processor() -> str:

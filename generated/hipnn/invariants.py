@@ -9,25 +9,16 @@ order three and above are taken by PyTorch through the plain functions.
 """
 
 import functools
-import hashlib
 import warnings
-from pathlib import Path
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from . import architecture, native, program_torch
+from .operators import derivatives, operator
 
-
-def _code_digest() -> str:
-    """A digest of the code that the operators run, as it stands: equal operators share a name, others do not."""
-    texts = (Path(__file__).with_name(name).read_bytes() for name in CODE)
-    return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
-
-
-CODE = ("program_torch.py", "program_triton.py", "program_cpu.c", "native.py", "invariants.py")
-NAMESPACE = f"tensorgraph_{architecture.NAME}_{_code_digest()}"
+CODE = ("program_torch.py", "program_triton.py", "program_cpu.c", "native.py", "operators.py", "invariants.py")
 
 # Rows (atoms times channels) that plain PyTorch takes at a time: temporaries stay in the cache of a CPU.
 CPU_BLOCK_ROWS = 65_536
@@ -85,7 +76,9 @@ def _run(name: str, *tensors: Tensor):
         return getattr(_kernels(), name)(*tensors)
     inputs = [tensor.contiguous() for tensor in tensors]
     outputs = FAKES[name](*inputs)
-    if native.run(name, inputs, (outputs,) if isinstance(outputs, Tensor) else outputs):
+    atoms, _, channels = inputs[0].shape
+    arrays = (*inputs, outputs) if isinstance(outputs, Tensor) else (*inputs, *outputs)
+    if native.run(name, (atoms, channels), atoms * channels, arrays):
         return outputs
     return _in_blocks(getattr(program_torch, name), *tensors)
 
@@ -130,10 +123,6 @@ def _fake_double_backward(features, grad_invariants, grad_grad_features):
 FAKES = {"forward": _fake_forward, "backward": _fake_backward, "double_backward": _fake_double_backward}
 
 
-def _save_inputs(ctx, inputs, output):
-    ctx.save_for_backward(*inputs)
-
-
 def _forward_vjp(ctx, grad):
     (features,) = ctx.saved_tensors
     return backward(features, grad)
@@ -144,44 +133,10 @@ def _backward_vjp(ctx, grad):
 
 
 def _double_backward_vjp(ctx, *grads):
-    """Order three and above: differentiate the plain functions, which PyTorch traces.
-
-    They are differentiated with respect to fresh views: the saved tensors depend on each other (a cotangent on the
-    features, say), and paths between them are the outer graph's to follow.
-    """
-    higher = torch.is_grad_enabled()
-    with torch.enable_grad():
-        inputs = [t.view_as(t) if higher else t.detach().requires_grad_(t.requires_grad) for t in ctx.saved_tensors]
-        outputs = program_torch.double_backward(*inputs)
-        dependent = [(output, grad) for output, grad in zip(outputs, grads, strict=True) if output.requires_grad]
-        wanted = [k for k, needed in enumerate(ctx.needs_input_grad) if needed]
-        result = [None] * len(inputs)
-        if dependent and wanted:
-            sources, cotangents = zip(*dependent, strict=True)
-            taken = torch.autograd.grad(
-                sources, [inputs[k] for k in wanted], cotangents, create_graph=higher, materialize_grads=True
-            )
-            for k, grad in zip(wanted, taken, strict=True):
-                result[k] = grad
-    return tuple(result)
+    """Order three and above: differentiate the plain functions, which PyTorch traces."""
+    return derivatives(program_torch.double_backward, ctx.saved_tensors, ctx.needs_input_grad, grads)
 
 
-def _operator(name: str, implementation, vjp):
-    """The registered operator of this name. A package imported a second time takes the first one's: they are equal.
-
-    Defined piece by piece: ``torch.library.custom_op`` would import PyTorch's compiler at the first call, for a second.
-    """
-    namespace = getattr(torch.ops, NAMESPACE)
-    if not hasattr(namespace, name):
-        qualified = f"{NAMESPACE}::{name}"
-        schema = torch.library.infer_schema(implementation, mutates_args=())
-        torch.library.define(qualified, schema, tags=torch.Tag.pt2_compliant_tag)
-        torch.library.impl(qualified, "default", implementation)
-        torch.library.register_fake(qualified, FAKES[name])
-        torch.library.register_autograd(qualified, vjp, setup_context=_save_inputs)
-    return getattr(namespace, name).default
-
-
-forward = _operator("forward", _forward, _forward_vjp)
-backward = _operator("backward", _backward, _backward_vjp)
-double_backward = _operator("double_backward", _double_backward, _double_backward_vjp)
+forward = operator("forward", _forward, _fake_forward, _forward_vjp, CODE)
+backward = operator("backward", _backward, _fake_backward, _backward_vjp, CODE)
+double_backward = operator("double_backward", _double_backward, _fake_double_backward, _double_backward_vjp, CODE)

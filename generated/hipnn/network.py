@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import architecture
-from .grouping import group_sum
+from .grouping import PairGroups, group_sum
 from .inputs import check_atoms, check_pairs, check_types
 from .layers import Block, Geometry, linear
 
@@ -111,7 +111,13 @@ class Model(torch.nn.Module):
     ) -> Prediction:
         """Energies in eV; see the class for the input and the errors, and `Prediction` for the shapes."""
         structure = self._checked_structure(numbers, pairs, displacements, structure, n_structures)
-        geometry = Geometry.of(pairs, displacements, numbers.shape[0])
+        groups = PairGroups.of(pairs, numbers.shape[0])
+        return self._prediction(numbers, groups, displacements, structure, n_structures)
+
+    def _prediction(
+        self, numbers: Tensor, groups: PairGroups, displacements: Tensor, structure: Tensor, n_structures: int
+    ) -> Prediction:
+        geometry = Geometry.of(groups, displacements)
         stages = [(numbers.unsqueeze(1) == self.species).to(displacements.dtype)]
         for block in self.blocks:
             stages.append(block(stages[-1], geometry))
@@ -136,19 +142,20 @@ class Model(torch.nn.Module):
         Works under `torch.no_grad` and `torch.inference_mode` too (not with weights that were made under the latter).
         The virial is symmetrised; the stress of a cell of volume V is virial / V.
         """
-        structure = self._checked_structure(numbers, pairs, displacements, structure, n_structures, values=False)
+        structure = self._checked_structure(numbers, pairs, displacements, structure, n_structures)
         with torch.inference_mode(False), torch.enable_grad():
             numbers, pairs, displacements, structure = (
                 _with_gradients(tensor) for tensor in (numbers, pairs, displacements, structure)
             )
             if not (create_graph and displacements.requires_grad):
                 displacements = displacements.detach().requires_grad_()
-            prediction = self(numbers, pairs, displacements, structure, n_structures)
+            groups = PairGroups.of(pairs, numbers.shape[0])
+            prediction = self._prediction(numbers, groups, displacements, structure, n_structures)
             (slope,) = torch.autograd.grad(prediction.energy.sum(), displacements, create_graph=create_graph)
         if not create_graph:
             prediction = Prediction(*(value.detach() for value in prediction))
             displacements = displacements.detach()
-        forces, virials = _forces_and_virials(pairs, displacements, slope, numbers.shape[0])
+        forces, virials = _forces_and_virials(groups, displacements, slope)
         virial = group_sum(virials, structure, n_structures)
         return EnergyAndForces(
             prediction.energy, prediction.energies, prediction.hierarchicality, forces=forces, virial=virial
@@ -161,14 +168,13 @@ class Model(torch.nn.Module):
         displacements: Tensor,
         structure: Tensor | None,
         n_structures: int,
-        values: bool = True,
     ) -> Tensor:
         if structure is None:
             if n_structures != 1:
                 raise ValueError(f"{n_structures} structures need `structure`, the index of every atom's structure")
             structure = torch.zeros_like(numbers)
         check_types(numbers, pairs, displacements, structure, self.dtype)
-        if self.validate and values:
+        if self.validate:
             check_atoms(numbers, self.species, structure, n_structures)
             check_pairs(pairs, displacements, structure)
         return structure
@@ -200,10 +206,10 @@ def _with_gradients(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.is_inference() else tensor
 
 
-def _forces_and_virials(pairs: Tensor, displacements: Tensor, slope: Tensor, n_atoms: int) -> tuple[Tensor, Tensor]:
+def _forces_and_virials(groups: PairGroups, displacements: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
     """Forces [n_atoms, 3] and each atom's share of the virial [n_atoms, 3, 3] from slope = dE/d(r_j − r_i) per pair."""
+    displacements, slope = groups.sort(displacements), groups.sort(slope)
     outer = displacements.unsqueeze(2) * slope.unsqueeze(1)
     received = torch.cat([slope, (outer + outer.transpose(1, 2)).flatten(1) / 2], dim=1)
-    of_central = group_sum(received, pairs[0], n_atoms)
-    forces = of_central[:, :3] - group_sum(slope, pairs[1], n_atoms)
-    return forces, of_central[:, 3:].unflatten(1, (3, 3))
+    of_central = groups.targets.sum(received)
+    return of_central[:, :3] - groups.sources.sum(slope), of_central[:, 3:].unflatten(1, (3, 3))

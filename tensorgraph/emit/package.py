@@ -20,7 +20,7 @@ from tensorgraph.spec import NetworkSpec, Spec
 from tensorgraph.spec.elements import ATOMIC_NUMBERS
 
 INVARIANT_EXPORTS = ("invariants", "tensor_components")
-NETWORK_TEMPLATES = ("grouping.py", "inputs.py", "layers.py", "network.py")
+NETWORK_TEMPLATES = ("grouping.py", "inputs.py", "layers.py", "network.py", "pairs.py", "pairs_cpu.c", "pairs_torch.py")
 NETWORK_EXPORTS = ("EnergyAndForces", "Model", "Prediction")
 
 
@@ -61,6 +61,7 @@ def emit_package(
         "program_triton.py": triton.print_programs(programs, notes, labels),
         "tensors.py": _tensors_module(basis.max_rank, tensors, labels),
         "native.py": _template("native.py"),
+        "operators.py": _template("operators.py"),
         "invariants.py": _template("invariants.py"),
     }
     if spec.network is not None:

@@ -15,35 +15,37 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from . import architecture
-from .grouping import PairGroups
+from .grouping import PairGroups, PairIndex
 from .invariants import invariants
+from .pairs import environment
 from .tensors import tensor_components
 
 GROUP_NORM_EPS = 1e-5
 
+# Sensitivities below e^-80, which is 2e-35, stay there: near and under the smallest float32 an exp takes ten times as
+# long, and so does arithmetic with what it gives.
+LEAST_EXPONENT = -80.0
+
 
 @dataclass(frozen=True)
 class Geometry:
-    """What every layer needs of the pairs, padded with zeros.
+    """What every layer needs of the pairs, sorted by central atom i.
 
-    `radial` [n_atoms, source width, 2]: 1/r and the cutoff function, for the pairs grouped by their source atom j;
-    `directions` [n_atoms, (L+1)², target width]: the components of [r̂…r̂]₀, for the pairs grouped by central atom i.
+    `radial` [n_pairs, 2]: 1/r and the cutoff function; `directions` [n_pairs, (L+1)²]: the components of [r̂…r̂]₀.
     """
 
-    groups: PairGroups
+    index: PairIndex
     radial: Tensor
     directions: Tensor
 
     @classmethod
-    def of(cls, pairs: Tensor, displacements: Tensor, n_atoms: int) -> Geometry:
-        """From pairs [2, n_pairs] and displacements [n_pairs, 3] in Å."""
-        groups = PairGroups.of(pairs, n_atoms)
+    def of(cls, groups: PairGroups, displacements: Tensor) -> Geometry:
+        """From displacements [n_pairs, 3] in Å, in the order in which the pairs were given."""
         # Keeps what is beyond the cutoff beyond it, and everything within as it is, but no square overflows.
-        displacements = displacements.clamp(-2 * architecture.CUTOFF, 2 * architecture.CUTOFF)
+        displacements = groups.sort(displacements).clamp(-2 * architecture.CUTOFF, 2 * architecture.CUTOFF)
         distance = torch.linalg.vector_norm(displacements, dim=1, keepdim=True)
         radial = torch.cat([1 / distance, cutoff_function(distance)], dim=1)
-        directions = groups.by_target(tensor_components(displacements / distance)).transpose(1, 2)
-        return cls(groups, groups.by_source(radial), directions)
+        return cls(groups.index, radial, tensor_components(displacements / distance))
 
 
 def cutoff_function(distance: Tensor) -> Tensor:
@@ -83,10 +85,10 @@ class Sensitivity(torch.nn.Module):
         self.sigma = torch.nn.Parameter(torch.full((n,), 2 * architecture.SOFT_MIN * n))
 
     def forward(self, radial: Tensor) -> Tensor:
-        """[n_atoms, width, 2] (1/r and the cutoff function) -> [n_atoms, width, n_functions]."""
+        """[n_pairs, 2] (1/r and the cutoff function) -> [n_pairs, n_functions]."""
         inverse_distance, cutoff = radial.split(1, dim=-1)
         steps = self.sigma * (inverse_distance - 1 / self.mu)
-        sensitivities: Tensor = torch.exp(-0.5 * steps.square()) * cutoff
+        sensitivities: Tensor = torch.exp((-0.5 * steps.square()).clamp(min=LEAST_EXPONENT)) * cutoff
         return sensitivities
 
     def extra_repr(self) -> str:
@@ -104,9 +106,8 @@ class ChannelNorm(torch.nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """[n_atoms, n_invariants, channels] -> the same shape."""
-        centred = values - values.mean(dim=2, keepdim=True)
-        variance = centred.square().mean(dim=2, keepdim=True)
-        return centred * torch.rsqrt(variance + GROUP_NORM_EPS) * self.weight + self.bias
+        normal = torch.nn.functional.layer_norm(values, values.shape[2:], eps=GROUP_NORM_EPS)
+        return torch.addcmul(self.bias, normal, self.weight)
 
 
 class Interaction(torch.nn.Module):
@@ -133,16 +134,16 @@ class Interaction(torch.nn.Module):
         """
         n_functions, n_out, n_in = self.weights.shape
         weighted = (features @ self.weights.view(-1, n_in).t()).view(-1, n_functions, n_out)
-        messages = torch.bmm(self.sensitivity(geometry.radial), weighted)
-        return torch.bmm(geometry.directions, geometry.groups.regroup(messages))
+        sensitivities = self.sensitivity(geometry.radial)
+        return environment(geometry.directions, sensitivities, weighted, geometry.index)
 
     def forward(self, features: Tensor, geometry: Geometry) -> Tensor:
         """[n_atoms, n_in] -> [n_atoms, FEATURES]."""
-        environment = self.environment(features, geometry)
+        around = self.environment(features, geometry)
         own: Tensor = self.self_interaction(features)
         if self.mixing is None:
-            return environment.squeeze(1) + own
-        values = invariants(environment)
+            return around.squeeze(1) + own
+        values = invariants(around)
         if self.norm is not None:
             values = self.norm(values)
         return torch.addmm(own, values.flatten(1), self.mixing.flatten(0, 1))

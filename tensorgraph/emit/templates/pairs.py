@@ -1,0 +1,206 @@
+"""The sum over neighbours as an operator: forward, backward and double backward, each one fused call.
+
+For pairs p of a central atom i and its neighbour j, with the tensors T of the pair's direction, the sensitivities S of
+its distance and weighted features Q (Allen, Shinkle, Bujack and Lubbers, arXiv:2503.23515, with the weights first):
+
+    E[i,m,a] = sum over p of i of T[p,m] sum over ν of S[p,ν] Q[j,ν,a].
+
+With cotangents G of E this is linear in each of T, S, Q and G, so derivatives of its derivatives are sums of the same
+kind, to any order. On a CPU the C programs run; elsewhere plain PyTorch does.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import native, pairs_torch
+from .grouping import PairIndex
+from .operators import derivatives, operator
+
+CODE = ("pairs_cpu.c", "pairs_torch.py", "grouping.py", "native.py", "operators.py", "pairs.py")
+
+# Widest vector register, in bytes: the programs copy what they read often into rows of at most this length.
+VECTOR_BYTES = 64
+
+
+def environment(tensors: Tensor, sensitivities: Tensor, weighted: Tensor, index: PairIndex) -> Tensor:
+    """The tensors around every atom, summed over its neighbours in their order.
+
+    Args:
+        tensors: ``[n_pairs, n_components]``, of the pairs sorted by central atom; float32 or float64.
+        sensitivities: ``[n_pairs, n_functions]``.
+        weighted: ``[n_atoms, n_functions, n_channels]``, what each atom sends as a neighbour.
+        index: which pairs belong to which atoms.
+
+    Returns:
+        ``[n_atoms, n_components, n_channels]``, differentiable to any order by ``torch.autograd``.
+
+    Raises:
+        ValueError: shapes that do not belong together.
+        TypeError: dtypes other than one of float32 and float64, or an index that is not int64.
+    """
+    return _environment_operator(tensors, sensitivities, weighted, *index)
+
+
+def _check(name: str, tensors: tuple[Tensor, ...], index: PairIndex) -> None:
+    """Programs believe in shapes: a wrong one would be a wrong address."""
+    if len({(t.dtype, t.device) for t in tensors}) > 1 or tensors[0].dtype not in native.REALS:
+        raise TypeError(f"{name} needs one of float32 and float64, not {[(t.dtype, t.device) for t in tensors]}")
+    if any(t.dtype != torch.int64 for t in index):
+        raise TypeError(f"{name} needs an int64 index, not {[t.dtype for t in index]}")
+    n_pairs, n_targets, n_sources = index.target.shape[0], len(index.target_starts) - 1, len(index.source_starts) - 1
+    components, functions, channels = tensors[0].shape[-1], tensors[1].shape[-1], tensors[2].shape[-1]
+    t, s, q = (n_pairs, components), (n_pairs, functions), (n_sources, functions, channels)
+    for tensor, shape in zip(tensors, (t, s, q, (n_targets, components, channels), t, s, q), strict=False):
+        if tensor.shape != shape:
+            raise ValueError(f"{name} needs {list(shape)}, not {list(tensor.shape)}")
+    for rows in (index.target, index.source, index.by_source):
+        if rows.shape != (n_pairs,):
+            raise ValueError(f"{name} needs an index of [{n_pairs}], not {list(rows.shape)}")
+
+
+def _run(name: str, outputs: tuple[Tensor, ...], tensors: tuple[Tensor, ...], index: PairIndex) -> bool:
+    """Runs a C program into the outputs; False where there is none."""
+    if not tensors[0].is_cpu:
+        return False
+    (n_pairs, components), (n_sources, functions, channels) = tensors[0].shape, tensors[2].shape
+    n_targets = len(index.target_starts) - 1
+    inputs = [tensor.contiguous() for tensor in (*tensors, *index)]
+    copies = 2 if name == "environment_double_backward" else 1
+    rows = max(n_sources * functions * copies, n_targets * components)
+    scratch = torch.empty(rows * VECTOR_BYTES, dtype=torch.uint8)
+    sizes, macros = (n_targets, n_sources, channels), {"COMPONENTS": components, "FUNCTIONS": functions}
+    return native.run(name, sizes, n_pairs * channels, (*inputs, scratch, *outputs), **macros)
+
+
+def _environment(
+    tensors: Tensor,
+    sensitivities: Tensor,
+    weighted: Tensor,
+    target: Tensor,
+    source: Tensor,
+    target_starts: Tensor,
+    source_starts: Tensor,
+    by_source: Tensor,
+) -> Tensor:
+    given = (tensors, sensitivities, weighted)
+    index = PairIndex(target, source, target_starts, source_starts, by_source)
+    _check("environment", given, index)
+    output = _fake_environment(*given, *index)
+    return output if _run("environment", (output,), given, index) else pairs_torch.environment(*given, index)
+
+
+def _environment_backward(
+    tensors: Tensor,
+    sensitivities: Tensor,
+    weighted: Tensor,
+    grad: Tensor,
+    target: Tensor,
+    source: Tensor,
+    target_starts: Tensor,
+    source_starts: Tensor,
+    by_source: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    given = (tensors, sensitivities, weighted, grad)
+    index = PairIndex(target, source, target_starts, source_starts, by_source)
+    _check("environment_backward", given, index)
+    outputs = _fake_environment_backward(*given, *index)
+    if _run("environment_backward", outputs, given, index):
+        return outputs
+    return pairs_torch.environment_backward(*given, index)
+
+
+def _environment_double_backward(
+    tensors: Tensor,
+    sensitivities: Tensor,
+    weighted: Tensor,
+    grad: Tensor,
+    tensors_change: Tensor,
+    sensitivities_change: Tensor,
+    weighted_change: Tensor,
+    target: Tensor,
+    source: Tensor,
+    target_starts: Tensor,
+    source_starts: Tensor,
+    by_source: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    given = (tensors, sensitivities, weighted, grad, tensors_change, sensitivities_change, weighted_change)
+    index = PairIndex(target, source, target_starts, source_starts, by_source)
+    _check("environment_double_backward", given, index)
+    outputs = _fake_environment_double_backward(*given, *index)
+    if _run("environment_double_backward", outputs, given, index):
+        return outputs
+    plain = pairs_torch.environment, pairs_torch.environment_backward
+    return _first_order_change(*plain, *given, index)
+
+
+def _empty(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(tensor.new_empty(tensor.shape) for tensor in tensors)
+
+
+def _fake_environment(tensors, sensitivities, weighted, *index):
+    n_targets = index[2].shape[0] - 1
+    return weighted.new_empty((n_targets, tensors.shape[1], weighted.shape[2]))
+
+
+def _fake_environment_backward(tensors, sensitivities, weighted, grad, *index):
+    return _empty(tensors, sensitivities, weighted)
+
+
+def _fake_environment_double_backward(tensors, sensitivities, weighted, grad, *rest):
+    return _empty(tensors, sensitivities, weighted, grad)
+
+
+NO_INDEX = (None,) * len(PairIndex._fields)
+
+
+def _environment_vjp(ctx, grad):
+    tensors, index = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+    return (*_backward_operator(*tensors, grad, *index), *NO_INDEX)
+
+
+def _backward_vjp(ctx, *grads):
+    tensors, index = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
+    return (*_double_backward_operator(*tensors, *grads, *index), *NO_INDEX)
+
+
+def _double_backward_vjp(ctx, *grads):
+    """Order three and above: differentiate the double backward as a sum of the operators before it."""
+
+    def summed(*saved: Tensor) -> tuple[Tensor, ...]:
+        return _first_order_change(environment, _environment_backward_of, *saved[:7], PairIndex(*saved[7:]))
+
+    return derivatives(summed, ctx.saved_tensors, ctx.needs_input_grad, grads)
+
+
+def _environment_backward_of(tensors, sensitivities, weighted, grad, index):
+    return _backward_operator(tensors, sensitivities, weighted, grad, *index)
+
+
+def _first_order_change(forward, backward, tensors, sensitivities, weighted, grad, *changes_and_index):
+    """The double backward by two functions that are linear in each argument: each in turn takes its change."""
+    *changes, index = changes_and_index
+    given = (tensors, sensitivities, weighted)
+    changed = [(*given[:k], change, *given[k + 1 :]) for k, change in enumerate(changes)]
+    # The gradient with respect to an argument does not depend on it, so not on its change.
+    of_tensors, of_sensitivities, of_weighted = (backward(*arguments, grad, index) for arguments in changed)
+    return (
+        of_sensitivities[0] + of_weighted[0],
+        of_tensors[1] + of_weighted[1],
+        of_tensors[2] + of_sensitivities[2],
+        sum(forward(*arguments, index) for arguments in changed),
+    )
+
+
+_environment_operator = operator("environment", _environment, _fake_environment, _environment_vjp, CODE)
+_backward_operator = operator(
+    "environment_backward", _environment_backward, _fake_environment_backward, _backward_vjp, CODE
+)
+_double_backward_operator = operator(
+    "environment_double_backward",
+    _environment_double_backward,
+    _fake_environment_double_backward,
+    _double_backward_vjp,
+    CODE,
+)

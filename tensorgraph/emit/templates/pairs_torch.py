@@ -1,0 +1,58 @@
+"""The pair operators in plain PyTorch: what they mean, and what runs where nothing is compiled.
+
+The pairs of each atom are padded with zeros to one number, so that a sum over neighbours is a product of matrices.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .grouping import PairIndex
+
+
+class _Padding:
+    """Rows, one per pair, to and from one matrix of `width` rows per atom."""
+
+    def __init__(self, atom_of_row: Tensor, starts: Tensor, order: Tensor | None) -> None:
+        n_rows, self.atoms = atom_of_row.shape[0], starts.shape[0] - 1
+        self.width = int(starts.diff().max()) if self.atoms else 0
+        position = torch.arange(n_rows, device=starts.device)
+        rank = position if order is None else torch.empty_like(position).scatter_(0, order, position)
+        self.slot_of_row = rank + atom_of_row * self.width - starts[atom_of_row]
+        self.row_of_slot = torch.full((self.atoms * self.width,), n_rows, device=starts.device)
+        self.row_of_slot[self.slot_of_row] = position
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """[n_pairs, n] -> [n_atoms, width, n]; an empty slot takes the row of zeros that is put last."""
+        extended = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
+        return extended.index_select(0, self.row_of_slot).view(self.atoms, self.width, rows.shape[1])
+
+    def back(self, padded: Tensor) -> Tensor:
+        """[n_atoms, width, n] -> [n_pairs, n]."""
+        return padded.flatten(0, 1).index_select(0, self.slot_of_row)
+
+
+def _paddings(index: PairIndex) -> tuple[_Padding, _Padding]:
+    """By target, by source."""
+    return (
+        _Padding(index.target, index.target_starts, None),
+        _Padding(index.source, index.source_starts, index.by_source),
+    )
+
+
+def environment(tensors: Tensor, sensitivities: Tensor, weighted: Tensor, index: PairIndex) -> Tensor:
+    targets, sources = _paddings(index)
+    messages = sources.back(sources(sensitivities) @ weighted)
+    return targets(tensors).mT @ targets(messages)
+
+
+def environment_backward(
+    tensors: Tensor, sensitivities: Tensor, weighted: Tensor, grad: Tensor, index: PairIndex
+) -> tuple[Tensor, Tensor, Tensor]:
+    targets, sources = _paddings(index)
+    by_source = sources(sensitivities)
+    messages = sources.back(by_source @ weighted)
+    received = sources(targets.back(targets(tensors) @ grad))
+    grad_tensors = targets.back(targets(messages) @ grad.mT)
+    return grad_tensors, sources.back(received @ weighted.mT), by_source.mT @ received
