@@ -81,7 +81,8 @@ class Sides:
 
         def layer(features: Tensor, displacements: Tensor) -> Tensor:
             groups = layers.PairGroups.of(self.batch.pairs, len(features))
-            return self.model.blocks[1].interaction.layer(features, layers.Geometry.of(groups, displacements))
+            geometry = layers.Geometry.of(groups, torch.zeros_like(self.batch.numbers), displacements)
+            return self.model.blocks[1].interaction.layer(features, geometry)
 
         return self._with_gradient(layer)
 

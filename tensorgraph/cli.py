@@ -70,8 +70,10 @@ def _parser() -> argparse.ArgumentParser:
                        help="where to write the package DIR/<name>/ (default: generated)")  # fmt: skip
     build.add_argument("--check", action="store_true", help="write nothing; exit 1 if DIR holds anything else")
 
-    show = _command(commands, "show", _show, "print the basis of a spec")
+    show = _command(commands, "show", _show, "print the basis of a spec, and the orders of its layers")
     show.add_argument("spec", metavar="SPEC", help="a YAML file")
+    show.add_argument("--neighbours", metavar="N", type=int,
+                      help="of an atom within the cutoff, for the cost of layers (default: as in water)")  # fmt: skip
     show.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
 
     verify = _command(commands, "verify", _verify, "check the certificate of a package from its manifest alone")
@@ -129,14 +131,18 @@ def _build(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     from tensorgraph.compiler import derive_basis
+    from tensorgraph.layer import plan_layers
     from tensorgraph.report import show_table
 
+    if arguments.neighbours is not None and not 0 < arguments.neighbours < 10**6:
+        return _fail(f"tensorgraph: --neighbours is {arguments.neighbours}; allowed: 1 to 999999", 2)
     spec = _load(arguments.spec)
     basis = _within_budget(arguments.spec, lambda tell: derive_basis(spec.basis, tell))
+    layers = plan_layers(spec, arguments.neighbours)
     if arguments.json:
-        print(json.dumps(basis.to_json(), indent=2))
+        print(json.dumps(basis.to_json() | {"layers": [plan.to_json() for plan in layers]}, indent=2))
     else:
-        _print_table(show_table(basis))
+        _print_table(show_table(basis, layers))
     return 0
 
 

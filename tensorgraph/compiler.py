@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tensorgraph.basis import Basis, derive
 from tensorgraph.emit import PackageText, emit_package
+from tensorgraph.layer import LayerPlan, plan_layers
 from tensorgraph.program import ContractionProgram, contraction_program
 from tensorgraph.scalar import (
     Derivatives,
@@ -31,6 +32,7 @@ class Compilation:
     contractions: ContractionProgram
     scalars: Derivatives[ScalarProgram]
     instructions: Derivatives[StraightLine]
+    layers: tuple[LayerPlan, ...]
     package: PackageText
 
     def __str__(self) -> str:
@@ -45,8 +47,9 @@ def compile_spec(spec: Spec, tell: Tell = lambda _: None) -> Compilation:
     scalars = lower_invariants(contractions)  # ContractionProgram → ScalarProgram, three of them
     instructions = Derivatives(*map(scheduled, scalars))  # ScalarProgram → StraightLine
     tensors = scheduled(lower_tensor_components(basis.max_rank))
-    package = emit_package(spec, basis, contractions, instructions, tensors)  # everything → PackageText
-    return Compilation(spec, basis, contractions, scalars, instructions, package)
+    layers = plan_layers(spec)  # Spec → LayerPlan, one for each interaction
+    package = emit_package(spec, basis, contractions, instructions, tensors, layers)  # everything → PackageText
+    return Compilation(spec, basis, contractions, scalars, instructions, layers, package)
 
 
 def derive_basis(basis: BasisSpec, tell: Tell = lambda _: None) -> Basis:

@@ -15,16 +15,43 @@ from tensorgraph.compiler import Compilation
 from tensorgraph.errors import BudgetError
 from tensorgraph.kernels import KernelStudy
 from tensorgraph.kernels.prediction import COPY_FRACTION, GPUS, ROWS
+from tensorgraph.layer import LayerPlan
 
 
-def show_table(basis: Basis) -> RenderableType:
-    """The basis, what was tried and left out and why, and for the published set what it misses."""
+def show_table(basis: Basis, layers: Iterable[LayerPlan] = ()) -> RenderableType:
+    """The basis, what was tried and left out and why, for the published set what it misses; the orders of layers."""
     parts: list[RenderableType] = [basis_table(basis)]
     if basis.dropped:
         parts.append(_dropped_table(basis))
     if basis.family == "hiphop":
         parts.append(_missing(basis))
+    parts += [_orders_table(number, plan) for number, plan in enumerate(layers, 1)]
     return Group(*parts)
+
+
+def _orders_table(number: int, plan: LayerPlan) -> Table:
+    """Every order in which a layer can be contracted."""
+    term = plan.term
+    features = f"{term.features} {'species' if term.species else 'features'}"
+    sizes = f"{features}, {term.functions} sensitivities, {term.components} components, {term.channels} channels"
+    title = (
+        f"\ninteraction {number}: E[i,m,a] = Σ_p T[p,m] S[p,n] V[n,a,b] z[j,b] with {sizes}\n"
+        f"energy and forces of {term.atoms} atoms with {term.neighbours} neighbours, by order of contraction"
+    )
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+    table.add_column("order")
+    table.add_column("emitted as")
+    table.add_column("operations", justify="right")
+    for machine in plan.chosen.seconds:
+        table.add_column(f"{machine}: MB", justify="right")
+        table.add_column("ms", justify="right")
+    for cost in plan.costs:
+        name = "" if cost.order is None else f"{cost.order}, chosen" if cost is plan.chosen else str(cost.order)
+        numbers = [f"{cost.operations / 1e6:,.0f} M"]
+        for machine, seconds in cost.seconds.items():
+            numbers += [f"{cost.bytes[machine] / 1e6:,.0f}", f"{1e3 * seconds:,.{1 if seconds > 1e-3 else 3}f}"]
+        table.add_row(cost.path, name, *numbers)
+    return table
 
 
 def verification_table(checks: Iterable[Check]) -> RenderableType:

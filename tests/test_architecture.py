@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "tensorgraph"
 
-PIPELINE = "errors spec graphs algebra basis program scalar emit compiler kernels report atlas cli".split()
+PIPELINE = "errors spec graphs algebra basis program scalar layer emit compiler kernels report atlas cli".split()
 """A module imports from those before it and from its own stage."""
 
 RUNTIME = {"runtime": {"errors"}, "calculator": {"errors", "runtime"}, "__main__": {"cli"}}

@@ -19,3 +19,4 @@ SOFT_MAX = 5.5
 CUTOFF = 6.5
 GROUP_NORM = True
 RESIDUAL = True
+ORDERS = ("neighbours first", "weights first")

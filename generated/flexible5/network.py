@@ -88,7 +88,8 @@ class Model(torch.nn.Module):
         super().__init__()
         random = torch.Generator().manual_seed(seed)
         widths = [len(architecture.SPECIES)] + [architecture.FEATURES] * (architecture.INTERACTIONS - 1)
-        self.blocks = torch.nn.ModuleList(Block(width, random) for width in widths)
+        layers = zip(widths, architecture.ORDERS, strict=True)
+        self.blocks = torch.nn.ModuleList(Block(width, order, random) for width, order in layers)
         self.energy_heads = EnergyHeads(random)
         self.validate = True
         known = torch.tensor([number for _, number in architecture.SPECIES])
@@ -117,8 +118,9 @@ class Model(torch.nn.Module):
     def _prediction(
         self, numbers: Tensor, groups: PairGroups, displacements: Tensor, structure: Tensor, n_structures: int
     ) -> Prediction:
-        geometry = Geometry.of(groups, displacements)
-        stages = [(numbers.unsqueeze(1) == self.species).to(displacements.dtype)]
+        is_species = numbers.unsqueeze(1) == self.species
+        geometry = Geometry.of(groups, _kinds(is_species), displacements)
+        stages = [is_species.to(displacements.dtype)]
         for block in self.blocks:
             stages.append(block(stages[-1], geometry))
         terms = self.energy_heads(stages)
@@ -199,6 +201,12 @@ class Model(torch.nn.Module):
             f"{architecture.NAME}: {symbols}, {architecture.N_INVARIANTS} invariants of ranks up to "
             f"{architecture.MAX_RANK}, cutoff {architecture.CUTOFF} Å"
         )
+
+
+def _kinds(is_species: Tensor) -> Tensor:
+    """[n_atoms, n_species] -> [n_atoms]: which species each atom is, and what is beyond the last for none of them."""
+    n_species = is_species.shape[1]
+    return torch.where(is_species.any(dim=1), is_species.int().argmax(dim=1), n_species)
 
 
 def _with_gradients(tensor: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def operator(name: str, implementation: Callable, fake: Callable, vjp: Callable,
 
 
 def _save_inputs(ctx, inputs, output):
-    ctx.save_for_backward(*inputs)
+    ctx.save_for_backward(*(value for value in inputs if isinstance(value, Tensor)))
 
 
 def derivatives(

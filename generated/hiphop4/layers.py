@@ -20,6 +20,7 @@ from torch.nn.functional import softplus
 from . import architecture
 from .grouping import PairGroups, PairIndex
 from .invariants import invariants
+from .moments import moments
 from .pairs import environment
 from .tensors import tensor_components
 
@@ -34,21 +35,24 @@ LEAST_EXPONENT = -80.0
 class Geometry:
     """What every layer needs of the pairs, sorted by central atom i.
 
-    `radial` [n_pairs, 2]: 1/r and the cutoff function; `directions` [n_pairs, (L+1)²]: the components of [r̂…r̂]₀.
+    `radial` [n_pairs, 2]: 1/r and the cutoff function; `directions` [n_pairs, (L+1)²]: the components of [r̂…r̂]₀;
+    `kinds` [n_pairs]: which of the species the neighbour is.
     """
 
     index: PairIndex
+    kinds: Tensor
     radial: Tensor
     directions: Tensor
 
     @classmethod
-    def of(cls, groups: PairGroups, displacements: Tensor) -> Geometry:
-        """From displacements [n_pairs, 3] in Å, in the order in which the pairs were given."""
+    def of(cls, groups: PairGroups, kinds: Tensor, displacements: Tensor) -> Geometry:
+        """From kinds [n_atoms], and displacements [n_pairs, 3] in Å in the order in which the pairs were given."""
         # Keeps what is beyond the cutoff beyond it, and everything within as it is, but no square overflows.
         displacements = groups.sort(displacements).clamp(-2 * architecture.CUTOFF, 2 * architecture.CUTOFF)
         distance = torch.linalg.vector_norm(displacements, dim=1, keepdim=True)
         radial = torch.cat([1 / distance, cutoff_function(distance)], dim=1)
-        return cls(groups.index, radial, tensor_components(displacements / distance))
+        kinds = kinds.index_select(0, groups.index.source)
+        return cls(groups.index, kinds, radial, tensor_components(displacements / distance))
 
 
 def cutoff_function(distance: Tensor) -> Tensor:
@@ -114,10 +118,14 @@ class ChannelNorm(torch.nn.Module):
 
 
 class Interaction(torch.nn.Module):
-    """x_ia = Σ_kb M[k,b,a] Ĩ_k(E_ib) + (W z_i + B)_a, with E_i the tensors around atom i."""
+    """x_ia = Σ_kb M[k,b,a] Ĩ_k(E_ib) + (W z_i + B)_a, with E_i the tensors around atom i.
 
-    def __init__(self, n_in: int, random: torch.Generator) -> None:
+    E_i is a sum of products over the neighbours; `order` says which products are taken first.
+    """
+
+    def __init__(self, n_in: int, order: str, random: torch.Generator) -> None:
         super().__init__()
+        self.order = order
         n_out, n_invariants = architecture.FEATURES, architecture.N_INVARIANTS
         n_functions = architecture.SENSITIVITY_FUNCTIONS
         self.sensitivity = Sensitivity()
@@ -133,11 +141,14 @@ class Interaction(torch.nn.Module):
     def environment(self, features: Tensor, geometry: Geometry) -> Tensor:
         """The tensors E around every atom: features [n_atoms, n_in] -> [n_atoms, (L+1)², FEATURES].
 
-        Weights are applied first, once per source atom: no array over pairs, sensitivities and channels arises.
+        No array over pairs, sensitivities and channels arises in either order.
         """
         n_functions, n_out, n_in = self.weights.shape
-        weighted = (features @ self.weights.view(-1, n_in).t()).view(-1, n_functions, n_out)
         sensitivities = self.sensitivity(geometry.radial)
+        if self.order == "neighbours first":  # the features are species: no sum over them is needed
+            sums = moments(geometry.directions, sensitivities, geometry.kinds, n_in, geometry.index)
+            return sums.flatten(2) @ self.weights.permute(2, 0, 1).flatten(0, 1)
+        weighted = (features @ self.weights.view(-1, n_in).t()).view(-1, n_functions, n_out)
         return environment(geometry.directions, sensitivities, weighted, geometry.index)
 
     def forward(self, features: Tensor, geometry: Geometry) -> Tensor:
@@ -175,10 +186,10 @@ class ActivatedLayer(torch.nn.Module):
 class Block(torch.nn.Module):
     """An interaction followed by `ATOM_LAYERS` linear layers, each activated."""
 
-    def __init__(self, n_in: int, random: torch.Generator) -> None:
+    def __init__(self, n_in: int, order: str, random: torch.Generator) -> None:
         super().__init__()
         n = architecture.FEATURES
-        self.interaction = ActivatedLayer(Interaction(n_in, random), n_in, random)
+        self.interaction = ActivatedLayer(Interaction(n_in, order, random), n_in, random)
         self.atom_layers = torch.nn.Sequential(
             *(ActivatedLayer(linear(n, n, random, xavier=True), n, random) for _ in range(architecture.ATOM_LAYERS))
         )

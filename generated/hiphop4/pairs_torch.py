@@ -59,3 +59,26 @@ def environment_backward(
     received = sources(targets.back(targets(tensors) @ grad))
     grad_tensors = targets.back(targets(messages) @ grad.mT)
     return grad_tensors, sources.back(received @ weighted.mT), by_source.mT @ received
+
+
+def moments(
+    tensors: Tensor, sensitivities: Tensor, n_kinds: int, target: Tensor, starts: Tensor, kinds: Tensor
+) -> Tensor:
+    targets = _Padding(target, starts, None)
+    spread = (_one_hot(kinds, n_kinds, tensors).unsqueeze(2) * sensitivities.unsqueeze(1)).flatten(1)
+    return (targets(tensors).mT @ targets(spread)).unflatten(2, (n_kinds, sensitivities.shape[1]))
+
+
+def moments_backward(
+    tensors: Tensor, sensitivities: Tensor, grad: Tensor, target: Tensor, starts: Tensor, kinds: Tensor
+) -> tuple[Tensor, Tensor]:
+    targets, chosen = _Padding(target, starts, None), _one_hot(kinds, grad.shape[2], tensors).unsqueeze(2)
+    spread = (chosen * sensitivities.unsqueeze(1)).flatten(1)
+    grad = grad.flatten(2)
+    grad_spread = targets.back(targets(tensors) @ grad).unflatten(1, (chosen.shape[1], sensitivities.shape[1]))
+    return targets.back(targets(spread) @ grad.mT), (chosen * grad_spread).sum(1)
+
+
+def _one_hot(kinds: Tensor, n_kinds: int, like: Tensor) -> Tensor:
+    """[n_pairs, n_kinds]; no one where a kind is none of them."""
+    return (kinds.unsqueeze(1) == torch.arange(n_kinds, device=kinds.device)).to(like.dtype)

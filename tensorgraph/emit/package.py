@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -14,13 +15,24 @@ from tensorgraph.emit import c, pytorch, triton
 from tensorgraph.emit.printing import Labels
 from tensorgraph.emit.writing import PackageText
 from tensorgraph.graphs.multigraph import rank_letter
+from tensorgraph.layer import LayerPlan
 from tensorgraph.program import ContractionProgram
 from tensorgraph.scalar import Derivatives, StraightLine
 from tensorgraph.spec import NetworkSpec, Spec
 from tensorgraph.spec.elements import ATOMIC_NUMBERS
 
 INVARIANT_EXPORTS = ("invariants", "tensor_components")
-NETWORK_TEMPLATES = ("grouping.py", "inputs.py", "layers.py", "network.py", "pairs.py", "pairs_cpu.c", "pairs_torch.py")
+NETWORK_TEMPLATES = (
+    "grouping.py",
+    "inputs.py",
+    "layers.py",
+    "moments.py",
+    "moments_cpu.c",
+    "network.py",
+    "pairs.py",
+    "pairs_cpu.c",
+    "pairs_torch.py",
+)
 NETWORK_EXPORTS = ("EnergyAndForces", "Model", "Prediction")
 
 
@@ -52,6 +64,7 @@ def emit_package(
     contractions: ContractionProgram,
     programs: Derivatives[StraightLine],
     tensors: StraightLine,
+    layers: Sequence[LayerPlan],
 ) -> PackageText:
     """The package of a spec, as text; equal specs give equal bytes."""
     notes, labels = _contraction_notes(basis, contractions), _labels(basis)
@@ -66,7 +79,7 @@ def emit_package(
     }
     if spec.network is not None:
         printed |= {name: _template(name) for name in NETWORK_TEMPLATES}
-    printed["architecture.py"] = _architecture_module(spec, basis)
+    printed["architecture.py"] = _architecture_module(spec, basis, layers)
     printed["__init__.py"] = _init_module(spec, basis)
     files = {name: _header(spec, "//" if name.endswith(".c") else "#") + text for name, text in printed.items()}
     files["spec.yaml"] = spec.to_yaml()
@@ -128,7 +141,7 @@ def _tensors_module(max_rank: int, tensors: StraightLine, labels: Labels) -> str
     )
 
 
-def _architecture_module(spec: Spec, basis: Basis) -> str:
+def _architecture_module(spec: Spec, basis: Basis, layers: Sequence[LayerPlan]) -> str:
     """Constants that the templates read; every value is validated and printed by ``repr``."""
     constants: dict[str, Any] = {
         "NAME": spec.name,
@@ -140,6 +153,7 @@ def _architecture_module(spec: Spec, basis: Basis) -> str:
     }
     if spec.network is not None:
         constants |= _network_constants(spec.network)
+        constants["ORDERS"] = tuple(str(plan.chosen.order) for plan in layers)
     lines = [f"{name} = {_repr(value)}" for name, value in constants.items()]
     return '"""What the spec asks for, as constants. Lengths in Å."""\n\n' + "\n".join(lines) + "\n"
 

@@ -28,6 +28,7 @@ from . import architecture
 SOURCES = {
     "program_cpu.c": ("forward", "backward", "double_backward"),
     "pairs_cpu.c": ("environment", "environment_backward", "environment_double_backward"),
+    "moments_cpu.c": ("moments", "moments_backward", "moments_double_backward"),
 }
 """The programs of each source; a program is selected by its name in capitals."""
 

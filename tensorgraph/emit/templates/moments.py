@@ -1,0 +1,162 @@
+"""Sums over the neighbours of each kind as an operator: forward, backward and double backward, each one fused call.
+
+For pairs p of a central atom i and a neighbour of kind k(p), with the tensors T of the pair's direction and the
+sensitivities S of its distance,
+
+    D[i,m,k,ν] = sum over p of i with k(p) = k of T[p,m] S[p,ν].
+
+Where features are species, the tensors around atom i are these moments times the weights (Allen, Shinkle, Bujack and
+Lubbers, arXiv:2503.23515, with the neighbours first). D is linear in T and in S, so derivatives of its derivatives are
+sums of the same kind, to any order. On a CPU the C programs run; elsewhere plain PyTorch does.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import native, pairs_torch
+from .grouping import PairIndex
+from .operators import derivatives, operator
+
+CODE = ("moments_cpu.c", "pairs_torch.py", "grouping.py", "native.py", "operators.py", "moments.py")
+
+
+def moments(tensors: Tensor, sensitivities: Tensor, kinds: Tensor, n_kinds: int, index: PairIndex) -> Tensor:
+    """Sums over the neighbours of every atom, apart for each kind, in their order.
+
+    Args:
+        tensors: ``[n_pairs, n_components]``, of the pairs sorted by central atom; float32 or float64.
+        sensitivities: ``[n_pairs, n_functions]``.
+        kinds: ``[n_pairs]``, int64, of the neighbours; pairs of a kind outside 0 to ``n_kinds - 1`` count nothing.
+        n_kinds: how many there are.
+        index: which pairs belong to which atoms.
+
+    Returns:
+        ``[n_atoms, n_components, n_kinds, n_functions]``, differentiable to any order by ``torch.autograd``.
+
+    Raises:
+        ValueError: shapes that do not belong together.
+        TypeError: dtypes other than one of float32 and float64, or an index that is not int64.
+    """
+    return _moments_operator(tensors, sensitivities, n_kinds, index.target, index.target_starts, kinds)
+
+
+def _check(name: str, tensors: tuple[Tensor, ...], n_kinds: int, pairs: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Programs believe in shapes: a wrong one would be a wrong address."""
+    if len({(t.dtype, t.device) for t in tensors}) > 1 or tensors[0].dtype not in native.REALS:
+        raise TypeError(f"{name} needs one of float32 and float64, not {[(t.dtype, t.device) for t in tensors]}")
+    if any(t.dtype != torch.int64 for t in pairs):
+        raise TypeError(f"{name} needs an int64 index, not {[t.dtype for t in pairs]}")
+    target, starts, kinds = pairs
+    n_pairs, components, functions = target.shape[0], tensors[0].shape[-1], tensors[1].shape[-1]
+    t, s, d = (n_pairs, components), (n_pairs, functions), (len(starts) - 1, components, n_kinds, functions)
+    for tensor, shape in zip(tensors, (t, s, d, t, s), strict=False):
+        if tensor.shape != shape:
+            raise ValueError(f"{name} needs {list(shape)}, not {list(tensor.shape)}")
+    if kinds.shape != (n_pairs,):
+        raise ValueError(f"{name} needs kinds of [{n_pairs}], not {list(kinds.shape)}")
+
+
+def _run(
+    name: str, outputs: tuple[Tensor, ...], tensors: tuple[Tensor, ...], n_kinds: int, pairs: tuple[Tensor, ...]
+) -> bool:
+    """Runs a C program into the outputs; False where there is none."""
+    if not tensors[0].is_cpu:
+        return False
+    (n_pairs, components), functions = tensors[0].shape, tensors[1].shape[1]
+    inputs = [tensor.contiguous() for tensor in (*tensors, *pairs)]
+    macros = {"COMPONENTS": components, "FUNCTIONS": functions}
+    return native.run(name, (len(pairs[1]) - 1, n_kinds), n_pairs * functions, (*inputs, *outputs), **macros)
+
+
+def _moments(
+    tensors: Tensor, sensitivities: Tensor, n_kinds: int, target: Tensor, starts: Tensor, kinds: Tensor
+) -> Tensor:
+    given, pairs = (tensors, sensitivities), (target, starts, kinds)
+    _check("moments", given, n_kinds, pairs)
+    output = _fake_moments(*given, n_kinds, *pairs)
+    if _run("moments", (output,), given, n_kinds, pairs):
+        return output
+    return pairs_torch.moments(*given, n_kinds, *pairs)
+
+
+def _moments_backward(
+    tensors: Tensor, sensitivities: Tensor, grad: Tensor, target: Tensor, starts: Tensor, kinds: Tensor
+) -> tuple[Tensor, Tensor]:
+    given, pairs = (tensors, sensitivities, grad), (target, starts, kinds)
+    _check("moments_backward", given, grad.shape[2], pairs)
+    outputs = _fake_moments_backward(*given, *pairs)
+    if _run("moments_backward", outputs, given, grad.shape[2], pairs):
+        return outputs
+    return pairs_torch.moments_backward(*given, *pairs)
+
+
+def _moments_double_backward(
+    tensors: Tensor,
+    sensitivities: Tensor,
+    grad: Tensor,
+    tensors_change: Tensor,
+    sensitivities_change: Tensor,
+    target: Tensor,
+    starts: Tensor,
+    kinds: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    given, pairs = (tensors, sensitivities, grad, tensors_change, sensitivities_change), (target, starts, kinds)
+    _check("moments_double_backward", given, grad.shape[2], pairs)
+    outputs = _fake_moments_double_backward(*given, *pairs)
+    if _run("moments_double_backward", outputs, given, grad.shape[2], pairs):
+        return outputs
+    return _first_order_change(pairs_torch.moments, pairs_torch.moments_backward, *given, *pairs)
+
+
+def _fake_moments(tensors, sensitivities, n_kinds, target, starts, kinds):
+    return tensors.new_empty((starts.shape[0] - 1, tensors.shape[1], n_kinds, sensitivities.shape[1]))
+
+
+def _fake_moments_backward(tensors, sensitivities, grad, *pairs):
+    return tensors.new_empty(tensors.shape), sensitivities.new_empty(sensitivities.shape)
+
+
+def _fake_moments_double_backward(tensors, sensitivities, grad, *rest):
+    return (*_fake_moments_backward(tensors, sensitivities, grad), grad.new_empty(grad.shape))
+
+
+NO_PAIRS = (None, None, None)
+
+
+def _moments_vjp(ctx, grad):
+    tensors, pairs = ctx.saved_tensors[:2], ctx.saved_tensors[2:]
+    return (*_backward_operator(*tensors, grad, *pairs), None, *NO_PAIRS)
+
+
+def _backward_vjp(ctx, *grads):
+    tensors, pairs = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+    return (*_double_backward_operator(*tensors, *grads, *pairs), *NO_PAIRS)
+
+
+def _double_backward_vjp(ctx, *grads):
+    """Order three and above: differentiate the double backward as a sum of the operators before it."""
+
+    def summed(*saved: Tensor) -> tuple[Tensor, ...]:
+        return _first_order_change(_moments_operator, _backward_operator, *saved)
+
+    return derivatives(summed, ctx.saved_tensors, ctx.needs_input_grad, grads)
+
+
+def _first_order_change(forward, backward, tensors, sensitivities, grad, tensors_change, sensitivities_change, *pairs):
+    """The double backward by two functions that are linear in each argument: each in turn takes its change."""
+    n_kinds = grad.shape[2]
+    return (
+        backward(tensors, sensitivities_change, grad, *pairs)[0],
+        backward(tensors_change, sensitivities, grad, *pairs)[1],
+        forward(tensors_change, sensitivities, n_kinds, *pairs)
+        + forward(tensors, sensitivities_change, n_kinds, *pairs),
+    )
+
+
+_moments_operator = operator("moments", _moments, _fake_moments, _moments_vjp, CODE)
+_backward_operator = operator("moments_backward", _moments_backward, _fake_moments_backward, _backward_vjp, CODE)
+_double_backward_operator = operator(
+    "moments_double_backward", _moments_double_backward, _fake_moments_double_backward, _double_backward_vjp, CODE
+)

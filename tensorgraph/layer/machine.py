@@ -1,0 +1,32 @@
+"""What the cost model knows of a machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Rates in operations or bytes per second; a multiply-add is two operations.
+
+    Attributes:
+        name: what the rates are of.
+        matrix: operations in products of large matrices.
+        pairs: operations in loops over pairs of atoms.
+        bandwidth: bytes to and from memory.
+        fused: whether what the loops over pairs hand to each other stays in registers, and is not stored.
+    """
+
+    name: str
+    matrix: float
+    pairs: float
+    bandwidth: float
+    fused: bool
+
+
+# The CPU: measured with PyTorch's products of matrices, with the programs of `pairs_cpu.c` and with a copy, in float32.
+# The GPU: the datasheet's peak of the vector units, in which float32 is not rounded, and the measured copy.
+MACHINES = (
+    Machine("two CPU cores", matrix=150e9, pairs=60e9, bandwidth=20e9, fused=True),
+    Machine("H200", matrix=67e12, pairs=67e12, bandwidth=4.3e12, fused=False),
+)

@@ -1,0 +1,202 @@
+"""Moments of the neighbours of each kind: values and derivatives of every order against an einsum over all pairs."""
+
+import copy
+import importlib
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from generated import hiphop5
+from tests.test_pairs import assert_close, backends, quiet
+
+moments = importlib.import_module(f"{hiphop5.__name__}.moments")
+grouping = importlib.import_module(f"{hiphop5.__name__}.grouping")
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
+COLUMNS = ((16, 20), (1, 5), (4, 1), (9, 17), (25, 33))
+"""Components and functions."""
+KINDS = (1, 4, 11)
+SYSTEMS = {"no atoms": (0, 0), "no pairs": (5, 0), "one pair": (3, 1), "few": (11, 90), "many": (3, 1100)}
+"""Atoms and pairs."""
+
+
+class Case(NamedTuple):
+    """Sorted pairs, what the operator takes, and a cotangent."""
+
+    index: NamedTuple
+    kinds: Tensor
+    n_kinds: int
+    tensors: Tensor
+    sensitivities: Tensor
+    grad: Tensor
+
+
+def case(name: str, columns: tuple[int, int] = (16, 20), n_kinds: int = 4, dtype: torch.dtype = torch.float64) -> Case:
+    """Some pairs have no kind."""
+    n_atoms, n_pairs = SYSTEMS[name]
+    generator = torch.Generator().manual_seed(n_pairs)
+    # The last atom has no neighbours.
+    ends = torch.randint(0, max(1, n_atoms - 1), (2, n_pairs), generator=generator).sort(dim=1).values
+    kinds = torch.randint(-1, n_kinds + 1, (n_pairs,), generator=generator)
+    components, functions = columns
+    shapes = [(n_pairs, components), (n_pairs, functions), (n_atoms, components, n_kinds, functions)]
+    index = grouping.PairGroups.of(ends, n_atoms).index
+    return Case(index, kinds, n_kinds, *(torch.randn(s, generator=generator, dtype=dtype) for s in shapes))
+
+
+def reference(given: Case, tensors: Tensor, sensitivities: Tensor) -> Tensor:
+    one_hot = (given.kinds[:, None] == torch.arange(given.n_kinds)).to(tensors.dtype)
+    products = torch.einsum("pm,pk,pf->pmkf", tensors, one_hot, sensitivities)
+    return torch.zeros_like(given.grad, dtype=tensors.dtype).index_add(0, given.index.target, products)
+
+
+def ours(given: Case, tensors: Tensor, sensitivities: Tensor) -> Tensor:
+    return moments.moments(tensors, sensitivities, given.kinds, given.n_kinds, given.index)
+
+
+def results(function, given: Case, order: int) -> list[Tensor]:
+    """Values and derivatives up to an order; cotangents are random, the first one depends on the inputs."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = [tensor.detach().clone().requires_grad_() for tensor in given[3:5]]
+    found = [function(given, *inputs)]
+    slope = (found[0] * given.grad.to(inputs[0].dtype)).sum() + found[0].square().sum() / 20
+    for level in range(order):
+        grads = torch.autograd.grad(slope, inputs, create_graph=level + 1 < order, materialize_grads=True)
+        found += grads
+        weights = [torch.randn(g.shape, generator=generator, dtype=torch.float64).to(g.dtype) for g in grads]
+        slope = sum((grad * weight).sum() for grad, weight in zip(grads, weights, strict=True))
+    return [value.detach() for value in found]
+
+
+def double(given: Case) -> Case:
+    return Case(*given[:3], *(tensor.double() for tensor in given[3:]))
+
+
+@pytest.fixture
+def backend_of(monkeypatch):
+    """Chooses what runs, and makes sure that it does."""
+
+    def choose(backend: str) -> None:
+        if backend == "pytorch":
+            monkeypatch.setattr(moments.native, "run", lambda *arguments, **macros: False)
+        else:
+            assert moments.native.available("moments", torch.float64, COMPONENTS=16, FUNCTIONS=20), "no C compiler here"
+
+    return choose
+
+
+@backends
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_systems_of_all_sizes(backend_of, backend, name, dtype):
+    backend_of(backend)
+    given = case(name, dtype=dtype)
+    assert_close(results(ours, given, 2), results(reference, double(given), 2), TOLERANCE[dtype])
+
+
+@backends
+@pytest.mark.parametrize("n_kinds", KINDS)
+@pytest.mark.parametrize("columns", COLUMNS, ids=str)
+def test_columns_and_kinds_of_all_numbers(backend_of, backend, columns, n_kinds):
+    backend_of(backend)
+    given = case("few", columns, n_kinds)
+    assert_close(results(ours, given, 2), results(reference, given, 2), 1e-12)
+
+
+@backends
+def test_third_and_fourth_derivatives(backend_of, backend):
+    backend_of(backend)
+    given = case("few", (4, 5), 3)
+    assert_close(results(ours, given, 4), results(reference, given, 4), 1e-12)
+
+
+@backends
+def test_finite_differences(backend_of, backend):
+    backend_of(backend)
+    given = case("one pair", (4, 3), 2)._replace(kinds=torch.tensor([1]))
+    inputs = tuple(tensor.clone().requires_grad_() for tensor in given[3:5])
+    assert torch.autograd.gradcheck(lambda *tensors: ours(given, *tensors), inputs)
+    assert torch.autograd.gradgradcheck(lambda *tensors: ours(given, *tensors), inputs)
+
+
+def test_hessian_is_symmetric():
+    given = case("few", (4, 2), 3)
+    sizes = [tensor.numel() for tensor in given[3:5]]
+
+    def energy(flat: Tensor) -> Tensor:
+        parts = [part.view_as(like) for part, like in zip(flat.split(sizes), given[3:5], strict=True)]
+        return (ours(given, *parts) * given.grad).sin().sum()
+
+    hessian = torch.autograd.functional.hessian(energy, torch.cat([tensor.flatten() for tensor in given[3:5]]))
+    assert float(hessian.abs().max()) > 0.1
+    torch.testing.assert_close(hessian, hessian.T, rtol=0, atol=1e-13 * float(hessian.abs().max()))
+
+
+@backends
+def test_any_layout(backend_of, backend):
+    backend_of(backend)
+    given = case("few")
+    strided = given._replace(
+        tensors=given.tensors.t().contiguous().t(),
+        sensitivities=given.sensitivities.repeat(1, 2)[:, ::2][:, :20],
+        grad=torch.ones((), dtype=torch.float64).expand(given.grad.shape),
+    )
+    assert_close(results(ours, strided, 2), results(reference, strided, 2), 1e-12)
+
+
+def test_number_of_threads_changes_no_bit():
+    given, before, found = case("many", dtype=torch.float32), torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(results(ours, given, 2))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_wrong_inputs_never_reach_the_programs():
+    given = case("few")
+    with pytest.raises(ValueError, match=r"moments needs \[90, 16\], not \[89, 16\]"):
+        ours(given, given.tensors[1:], given.sensitivities)
+    with pytest.raises(TypeError, match="one of float32 and float64"):
+        ours(given, given.tensors.float(), given.sensitivities)
+    with pytest.raises(TypeError, match="int64 index"):
+        ours(given._replace(kinds=given.kinds.int()), given.tensors, given.sensitivities)
+    with pytest.raises(ValueError, match=r"kinds of \[90\], not \[89\]"):
+        ours(given._replace(kinds=given.kinds[1:]), given.tensors, given.sensitivities)
+
+
+@quiet
+def test_registrations_are_sound():
+    """PyTorch's own checks: schema, fake tensors, autograd registration, ahead-of-time dispatch."""
+    given = case("few", (4, 3), 2)
+    pairs = (given.index.target, given.index.target_starts, given.kinds)
+    first = [tensor.clone().requires_grad_() for tensor in given[3:]]
+    second = [torch.randn_like(tensor).requires_grad_() for tensor in given[3:5]]
+    torch.library.opcheck(moments._moments_operator, (*first[:2], 2, *pairs))
+    torch.library.opcheck(moments._backward_operator, (*first, *pairs))
+    torch.library.opcheck(moments._double_backward_operator, (*first, *second, *pairs))
+
+
+def test_both_orders_of_the_first_layer_give_the_same_network():
+    """Energies, forces and the slope of a loss on forces with respect to all weights."""
+    generator = torch.Generator().manual_seed(3)
+    numbers = torch.tensor([1, 6, 7, 8])[torch.randint(0, 4, (12,), generator=generator)]
+    positions = 2.5 * torch.rand(12, 3, generator=generator, dtype=torch.float64)
+    pairs = torch.stack(torch.meshgrid(torch.arange(12), torch.arange(12), indexing="ij")).flatten(1)
+    pairs = pairs[:, pairs[0] != pairs[1]]
+    displacements = positions[pairs[1]] - positions[pairs[0]]
+    models = [hiphop5.Model(seed=1).double()]
+    models.append(copy.deepcopy(models[0]))
+    assert models[0].blocks[0].interaction.layer.order == "neighbours first"
+    models[1].blocks[0].interaction.layer.order = "weights first"
+    found = []
+    for model in models:
+        result = model.energy_and_forces(numbers, pairs, displacements, create_graph=True)
+        slopes = torch.autograd.grad(result.forces.square().sum() + result.energy.sum(), [*model.parameters()],
+                                     allow_unused=True, materialize_grads=True)  # fmt: skip
+        found.append([value.detach() for value in (result.energy, result.forces, *slopes)])
+    assert_close(found[0], found[1], 1e-11)
