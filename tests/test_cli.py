@@ -215,6 +215,7 @@ def test_show_json_is_the_basis_of_the_manifest(spec: Path, capsys: pytest.Captu
     assert cli.main(["show", str(spec), "--json"]) == 0
     captured = capsys.readouterr()
     basis = json.loads(captured.out)
+    layers = basis.pop("layers")
     assert captured.err == ""
     assert {key: basis[key] for key in ("family", "body_order", "max_rank")} == {
         "family": "hiphop",
@@ -222,8 +223,19 @@ def test_show_json_is_the_basis_of_the_manifest(spec: Path, capsys: pytest.Captu
         "max_rank": 1,
     }
     assert [invariant["ranks"] for invariant in basis["invariants"]] == [[0], [1, 1]]
+    assert [(layer["term"]["features"], len(layer["orders"])) for layer in layers] == [(1, 15), (2, 15)]
     assert cli.main(["build", str(spec), "--out", str(spec.parent / "out")]) == 0
     assert json.loads((spec.parent / "out" / "small1" / "manifest.json").read_text())["basis"] == basis
+
+
+def test_show_tells_the_orders_of_layers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", "specs/hiphop5.yaml", "--neighbours", "70"]) == 0
+    shown = capsys.readouterr().out
+    assert "neighbours first, chosen" in shown
+    assert "weights first, chosen" in shown
+    assert "1000 atoms with 70 neighbours" in shown
+    assert cli.main(["show", "specs/hiphop5.yaml", "--neighbours", "0"]) == 2
+    assert "--neighbours is 0; allowed: 1 to 999999" in capsys.readouterr().err
 
 
 def test_show_prints_a_table_and_writes_nothing(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
