@@ -81,14 +81,14 @@ def copy_bandwidth(device: str, numbers: int = 2**26) -> float:
 
 def operators(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Each operator by itself: time, and bytes that it must move over what a copy moves in that time."""
-    module = importlib.import_module("generated.hiphop5.invariants")
+    programs = importlib.import_module("generated.hiphop5.invariants").PROGRAMS
     sizes = (hiphop5.architecture.N_COMPONENTS, hiphop5.architecture.N_INVARIANTS, hiphop5.architecture.N_COMPONENTS)
     copied = copy_bandwidth(options.device)
     rows = []
     for dtype in (torch.float32, torch.float64):
         inputs = [torch.randn(options.atoms, n, options.channels, device=options.device, dtype=dtype) for n in sizes]
         for count, name in enumerate(("forward", "backward", "double_backward"), 1):
-            taken, operator = inputs[:count], getattr(module, name)
+            taken, operator = inputs[:count], getattr(programs, name)
             found = operator(*taken)
             moved = sum(tensor.nbytes for tensor in (*taken, *(found if isinstance(found, tuple) else (found,))))
             seconds = interleaved({name: lambda f=operator, t=taken: f(*t)}, options.repeats, options.device)[name]

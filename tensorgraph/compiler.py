@@ -46,7 +46,7 @@ def compile_spec(spec: Spec, tell: Tell = lambda _: None) -> Compilation:
     contractions = contraction_program(basis.graphs, basis.max_rank)  # Basis → ContractionProgram
     scalars = lower_invariants(contractions)  # ContractionProgram → ScalarProgram, three of them
     instructions = Derivatives(*map(scheduled, scalars))  # ScalarProgram → StraightLine
-    tensors = scheduled(lower_tensor_components(basis.max_rank))
+    tensors = Derivatives(*map(scheduled, lower_tensor_components(basis.max_rank)))
     layers = plan_layers(spec)  # Spec → LayerPlan, one for each interaction
     package = emit_package(spec, basis, contractions, instructions, tensors, layers)  # everything → PackageText
     return Compilation(spec, basis, contractions, scalars, instructions, layers, package)

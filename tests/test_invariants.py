@@ -134,7 +134,7 @@ def test_nested_derivatives_equal_those_of_the_plain_function(name, order, keep)
 @packages
 @pytest.mark.parametrize("wanted", [mask for mask in product([False, True], repeat=3) if any(mask)], ids=str)
 def test_double_backward_differentiates_any_part_of_its_input(name, wanted):
-    operator = importlib.import_module(f"generated.{name}.invariants").double_backward
+    operator = importlib.import_module(f"generated.{name}.invariants").PROGRAMS.double_backward
     plain = importlib.import_module(f"generated.{name}.program_torch").double_backward
     features = random_features(name, 1, 2)
     cotangent = torch.randn(load(name).invariants(features).shape, dtype=torch.float64)
@@ -185,9 +185,10 @@ def test_operators_pass_the_checks_of_torch(name):
     cotangent = torch.randn_like(module.invariants(features)).requires_grad_()
     second = torch.randn_like(features).requires_grad_()
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(module.forward, (features,), test_utils=tests)
-    torch.library.opcheck(module.backward, (features, cotangent), test_utils=tests)
-    torch.library.opcheck(module.double_backward, (features, cotangent, second), test_utils=tests)
+    programs = module.PROGRAMS
+    torch.library.opcheck(programs.forward, (features,), test_utils=tests)
+    torch.library.opcheck(programs.backward, (features, cotangent), test_utils=tests)
+    torch.library.opcheck(programs.double_backward, (features, cotangent, second), test_utils=tests)
 
 
 @packages
@@ -202,11 +203,12 @@ def test_layout_of_the_input_does_not_matter(name):
 
 
 def test_blocks_of_atoms_join_without_a_seam():
-    module = importlib.import_module("generated.hiphop4.invariants")
+    module = importlib.import_module("generated.hiphop4.programs")
+    plain = importlib.import_module("generated.hiphop4.program_torch")
     features = random_features("hiphop4", 2 * module.CPU_BLOCK_ROWS // 8 + 3, 8)
     inputs = features, torch.randn(len(features), 7, 8, dtype=torch.float64), torch.randn_like(features)
     for count, name in enumerate(("forward", "backward", "double_backward"), 1):
-        program = getattr(module.program_torch, name)
+        program = getattr(plain, name)
         found, expected = module._in_blocks(program, *inputs[:count]), program(*inputs[:count])
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
@@ -259,7 +261,7 @@ def test_wrong_input_is_refused():
         components(torch.zeros(3, 4))
     with pytest.raises(TypeError, match="float32 or float64"):
         components(torch.zeros(3, 3, dtype=torch.int64))
-    backward = importlib.import_module("generated.hiphop5.invariants").backward
+    backward = importlib.import_module("generated.hiphop5.invariants").PROGRAMS.backward
     with pytest.raises(TypeError, match="one dtype and device"):
         backward(torch.zeros(3, 16, 2), torch.zeros(3, 13, 2, dtype=torch.float64))
 
@@ -314,7 +316,7 @@ import torch, hiphop4
 from tensorgraph.runtime import load_package
 def check(package):
     x = torch.randn(2, 16, 3, dtype=torch.float64, requires_grad=True)
-    sys.modules[package.__name__ + '.invariants'].double_backward(x, package.invariants(x), x)
+    sys.modules[package.__name__ + '.invariants'].PROGRAMS.double_backward(x, package.invariants(x), x)
     assert torch.autograd.gradgradcheck(package.invariants, (x,))
     y = package.invariants(x).pow(4).sum()
     for _ in range(3):

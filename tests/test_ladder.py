@@ -20,7 +20,7 @@ from tensorgraph.compiler import Compilation, compile_spec
 from tensorgraph.emit import emit_package, write_package
 from tensorgraph.program.types import run as run_contractions
 from tensorgraph.runtime import load_package
-from tensorgraph.scalar import Instruction, Opcode, evaluate, lower_tensor_components, scheduled
+from tensorgraph.scalar import Derivatives, Instruction, Opcode, evaluate, lower_tensor_components, scheduled
 from tensorgraph.spec import parse_spec
 
 CHANNELS = (0, 1, 2, 31, 127, 128, 129)
@@ -122,10 +122,12 @@ def assert_equal(found: Results, expected: Results, tolerance: float) -> None:
 def programs_of(package, target: str) -> Sequence[Callable]:
     """The three functions of a target, as a package holds them."""
     if target == "cpu":
-        operators = importlib.import_module(f"{package.__name__}.invariants")
+        programs = importlib.import_module(f"{package.__name__}.invariants").PROGRAMS
+        native = importlib.import_module(f"{package.__name__}.native")
         for name in ("forward", "backward", "double_backward"):
-            assert operators.native.available(name, torch.float64), "no C compiler here: the rung would be PyTorch's"
-        return operators.forward, operators.backward, operators.double_backward
+            found = native.available("program_cpu.c", name, torch.float64)
+            assert found, "no C compiler here: the rung would be PyTorch's"
+        return programs.forward, programs.backward, programs.double_backward
     if target == "triton":
         pytest.importorskip("triton", reason="triton is not installed on this platform")
     module = importlib.import_module(f"{package.__name__}.program_{target}")
@@ -207,5 +209,5 @@ def mutant(compiled: Compilation, changed: int):
     body[place] = dataclasses.replace(body[place], opcode=turned[body[place].opcode])
     field = compiled.instructions._fields[changed]
     programs = compiled.instructions._replace(**{field: dataclasses.replace(line, body=tuple(body))})
-    tensors = scheduled(lower_tensor_components(compiled.basis.max_rank))
-    return emit_package(compiled.spec, compiled.basis, compiled.contractions, programs, tensors)
+    tensors = Derivatives(*map(scheduled, lower_tensor_components(compiled.basis.max_rank)))
+    return emit_package(compiled.spec, compiled.basis, compiled.contractions, programs, tensors, compiled.layers)

@@ -81,7 +81,9 @@ def backend_of(monkeypatch):
         if backend == "pytorch":
             monkeypatch.setattr(moments.native, "run", lambda *arguments, **macros: False)
         else:
-            assert moments.native.available("moments", torch.float64, COMPONENTS=16, FUNCTIONS=20), "no C compiler here"
+            assert moments.native.available("moments_cpu.c", "moments", torch.float64, COMPONENTS=16, FUNCTIONS=20), (
+                "no C compiler here"
+            )
 
     return choose
 

@@ -27,11 +27,13 @@ import warnings, torch
 warnings.simplefilter("always")
 from generated import hiphop4
 features = torch.randn(5, 16, 19, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-expected = hiphop4.invariants.__globals__["program_torch"].forward(features)
+programs = hiphop4.invariants.__globals__["PROGRAMS"]
+expected = programs.plain.forward(features)
 found = hiphop4.invariants(features)
 hiphop4.invariants(features)
 torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-print("native" if hiphop4.invariants.__globals__["native"].available("forward", torch.float64) else "pytorch")
+from generated.hiphop4 import native
+print("native" if native.available("program_cpu.c", "forward", torch.float64) else "pytorch")
 """
 
 
@@ -104,13 +106,14 @@ def executed(body, values: dict, numbers: dict) -> dict:
 def test_a_program_in_many_parts_compiles_and_agrees(tmp_path, monkeypatch):
     monkeypatch.setattr(c, "PART", 30)
     package = load_package(write_package(compile_spec(parse_spec(SPEC)).package, tmp_path))
-    operators, native = vars(sys.modules[f"{package.__name__}.invariants"]), sys.modules[f"{package.__name__}.native"]
+    programs, native = (sys.modules[f"{package.__name__}.{name}"] for name in ("invariants", "native"))
+    programs = programs.PROGRAMS
     assert "double_backward_3(" in (tmp_path / "small" / "program_cpu.c").read_text()
     sizes = (package.architecture.N_COMPONENTS, package.architecture.N_INVARIANTS, package.architecture.N_COMPONENTS)
     inputs = [torch.randn(7, size, 21, dtype=torch.float64) for size in sizes]
     for count, name in enumerate(("forward", "backward", "double_backward"), 1):
-        assert native.available(name, torch.float64)
-        found, expected = operators[name](*inputs[:count]), getattr(package.program_torch, name)(*inputs[:count])
+        assert native.available("program_cpu.c", name, torch.float64)
+        found, expected = (getattr(p, name)(*inputs[:count]) for p in (programs, programs.plain))
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -184,10 +187,10 @@ def test_the_environment_chooses():
 
 
 def test_wrong_shapes_never_reach_the_programs():
-    from generated.hiphop4.invariants import backward, double_backward
+    from generated.hiphop4.invariants import PROGRAMS
 
     features, cotangent = torch.zeros(3, 16, 2), torch.zeros(3, 7, 2)
     with pytest.raises(ValueError, match=r"needs \[3, 7, 2\], not \[2, 7, 2\]"):
-        backward(features, cotangent[:2])
+        PROGRAMS.backward(features, cotangent[:2])
     with pytest.raises(ValueError, match=r"needs \[3, 16, 2\], not \[3, 16, 1\]"):
-        double_backward(features, cotangent, features[..., :1])
+        PROGRAMS.double_backward(features, cotangent, features[..., :1])

@@ -139,7 +139,7 @@ def test_exported_and_reloaded_in_another_process(name, device, tmp_path):
 @packages
 def test_registrations_are_sound(name, device):
     """PyTorch's own checks: schema, fake tensors, autograd registration, ahead-of-time dispatch."""
-    operators = importlib.import_module(f"generated.{name}.invariants")
+    operators = importlib.import_module(f"generated.{name}.invariants").PROGRAMS
     features = features_of(name, 3, device)
     cotangent = torch.randn_like(operators.forward(features)).requires_grad_()
     second = torch.randn_like(features).requires_grad_()

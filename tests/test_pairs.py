@@ -105,7 +105,7 @@ def backend_of(monkeypatch):
             monkeypatch.setattr(pairs.native, "run", lambda *arguments, **macros: False)
         else:
             macros = {"COMPONENTS": 16, "FUNCTIONS": 20}
-            assert pairs.native.available("environment", torch.float64, **macros), "no C compiler here"
+            assert pairs.native.available("pairs_cpu.c", "environment", torch.float64, **macros), "no C compiler here"
 
     return choose
 

@@ -135,7 +135,7 @@ def test_a_wrong_coefficient_is_noticed():
 @pytest.mark.parametrize("max_rank", range(5))
 def test_tensor_components_of_a_unit_vector(max_rank):
     unit = [Fraction(2, 7), Fraction(-3, 7), Fraction(6, 7)]
-    program = lower_tensor_components(max_rank)
+    program = lower_tensor_components(max_rank).forward
     found = evaluate(program, {"unit_vectors": unit})["components"]
     assert execute(scheduled(program), {"unit_vectors": unit})["components"] == found
     assert len(found) == (max_rank + 1) ** 2
@@ -253,7 +253,7 @@ def test_verify_refuses_what_is_no_program():
 
 
 def test_straight_lines_are_verified_and_readable():
-    line = scheduled(lower_tensor_components(1))
+    line = scheduled(lower_tensor_components(1).forward)
     assert str(line).splitlines()[:3] == ["x0 = 1", "components[0] = x0", "x1 = unit_vectors[0]"]
     add = Instruction(Opcode.ADD, 0, (7, 8))
     with pytest.raises(ValueError, match="item 0 reads"):

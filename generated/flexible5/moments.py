@@ -70,7 +70,9 @@ def _run(
     (n_pairs, components), functions = tensors[0].shape, tensors[1].shape[1]
     inputs = [tensor.contiguous() for tensor in (*tensors, *pairs)]
     macros = {"COMPONENTS": components, "FUNCTIONS": functions}
-    return native.run(name, (len(pairs[1]) - 1, n_kinds), n_pairs * functions, (*inputs, *outputs), **macros)
+    return native.run(
+        "moments_cpu.c", name, (len(pairs[1]) - 1, n_kinds), n_pairs * functions, (*inputs, *outputs), **macros
+    )
 
 
 def _moments(

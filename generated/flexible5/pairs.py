@@ -74,7 +74,7 @@ def _run(name: str, outputs: tuple[Tensor, ...], tensors: tuple[Tensor, ...], in
     rows = max(n_sources * functions * copies, n_targets * components)
     scratch = torch.empty(rows * VECTOR_BYTES, dtype=torch.uint8)
     sizes, macros = (n_targets, n_sources, channels), {"COMPONENTS": components, "FUNCTIONS": functions}
-    return native.run(name, sizes, n_pairs * channels, (*inputs, scratch, *outputs), **macros)
+    return native.run("pairs_cpu.c", name, sizes, n_pairs * channels, (*inputs, scratch, *outputs), **macros)
 
 
 def _environment(

@@ -28,13 +28,6 @@ from torch import Tensor
 
 from . import architecture
 
-SOURCES = {
-    "program_cpu.c": ("forward", "backward", "double_backward"),
-    "pairs_cpu.c": ("environment", "environment_backward", "environment_double_backward"),
-    "moments_cpu.c": ("moments", "moments_backward", "moments_double_backward"),
-}
-"""The programs of each source; a program is selected by its name in capitals."""
-
 FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
 
 # The first that a compiler takes: for this very processor and on all cores, then with less.
@@ -52,12 +45,13 @@ class Unavailable(Exception):
     """Why there is no library."""
 
 
-def run(name: str, sizes: Sequence[int], rows: int, arrays: Sequence[Tensor], **macros: int) -> bool:
+def run(source: str, name: str, sizes: Sequence[int], rows: int, arrays: Sequence[Tensor], **macros: int) -> bool:
     """Runs a program on contiguous CPU tensors, inputs (the first one real) before outputs; False where it cannot.
 
-    `sizes` are what it takes before the arrays, `rows` says how much work it is, and `macros` what it is compiled for.
+    `source` is the file of a program, whose name in capitals selects it there; `sizes` are what it takes before the
+    arrays, `rows` says how much work it is, and `macros` what it is compiled for.
     """
-    function = _function(name, arrays[0].dtype, **macros)
+    function = _function(source, name, arrays[0].dtype, **macros)
     if function is None:
         return False
     threads = min(torch.get_num_threads(), 1 + rows // ROWS_PER_THREAD)
@@ -66,23 +60,23 @@ def run(name: str, sizes: Sequence[int], rows: int, arrays: Sequence[Tensor], **
     return True
 
 
-def available(name: str, dtype: torch.dtype, **macros: int) -> bool:
+def available(source: str, name: str, dtype: torch.dtype, **macros: int) -> bool:
     """Whether the program runs compiled here; the first question builds it."""
-    return _function(name, dtype, **macros) is not None
+    return _function(source, name, dtype, **macros) is not None
 
 
 @functools.cache
-def _function(name: str, dtype: torch.dtype, **macros: int):
+def _function(source: str, name: str, dtype: torch.dtype, **macros: int):
     """The compiled program, or None, said once, where plain PyTorch has to do."""
     chosen = os.environ.get("TENSORGRAPH_CPU", "native")
     if chosen not in ("native", "pytorch"):
         raise ValueError(f"TENSORGRAPH_CPU is {chosen!r}; allowed: native, pytorch")
     if chosen == "pytorch":
         return None
-    (source,) = (Path(__file__).with_name(source) for source, names in SOURCES.items() if name in names)
+    file = Path(__file__).with_name(source)
     defined = {"REAL": REALS[dtype], name.upper(): 1, **macros}
     try:
-        function = getattr(_library(source, name, [f"-D{key}={value}" for key, value in defined.items()]), name)
+        function = getattr(_library(file, name, [f"-D{key}={value}" for key, value in defined.items()]), name)
     except (Unavailable, OSError) as error:
         _warn(str(error))
         return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tensorgraph.emit.printing import Labels, expression, static_names, wrapped
+from tensorgraph.emit.printing import Commentary, Labels, expression, static_names, wrapped
 from tensorgraph.scalar import Derivatives, Instruction, Opcode, Store, StraightLine
 
 PATTERNS = {
@@ -68,13 +68,13 @@ class Part:
     left: tuple[tuple[int, int], ...]
 
 
-def print_programs(programs: Derivatives[StraightLine], notes: str, labels: Labels) -> str:
+def print_programs(programs: Derivatives[StraightLine], commentary: Commentary) -> str:
     """The source of all programs, each a function ``(atoms, channels, threads, inputs…, outputs…)`` of contiguous
     arrays ``[atoms, size, channels]``.
     """
-    pieces = [f"/* The invariants and their derivatives in C.\n\n{notes}\n*/", HEAD]
+    pieces = [f"/* {commentary.subject} in C.\n\n{commentary.notes}\n*/", HEAD]
     for name, line in zip(programs._fields, programs, strict=True):
-        pieces.append(f"#ifdef {name.upper()}\n{_program(name, line, labels)}\n#endif")
+        pieces.append(f"#ifdef {name.upper()}\n{_program(name, line, commentary.labels)}\n#endif")
     return "\n\n".join(pieces) + "\n"
 
 

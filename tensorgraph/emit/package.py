@@ -12,7 +12,7 @@ from tensorgraph.algebra import components
 from tensorgraph.algebra.tensors import component_name
 from tensorgraph.basis import Basis
 from tensorgraph.emit import c, pytorch, triton
-from tensorgraph.emit.printing import Labels
+from tensorgraph.emit.printing import Commentary
 from tensorgraph.emit.writing import PackageText
 from tensorgraph.graphs.multigraph import rank_letter
 from tensorgraph.layer import LayerPlan
@@ -21,6 +21,7 @@ from tensorgraph.scalar import Derivatives, StraightLine
 from tensorgraph.spec import NetworkSpec, Spec
 from tensorgraph.spec.elements import ATOMIC_NUMBERS
 
+INVARIANT_TEMPLATES = ("invariants.py", "native.py", "operators.py", "programs.py", "tensors.py")
 INVARIANT_EXPORTS = ("invariants", "tensor_components")
 NETWORK_TEMPLATES = (
     "grouping.py",
@@ -36,46 +37,19 @@ NETWORK_TEMPLATES = (
 NETWORK_EXPORTS = ("EnergyAndForces", "Model", "Prediction")
 
 
-TENSOR_COMPONENTS = '''\
-def tensor_components(unit_vectors: Tensor) -> Tensor:
-    """Components of [r̂…r̂]_0, the traceless part of the powers of a direction, of ranks 0 to {max_rank}.
-
-    Args:
-        unit_vectors: ``[n, 3]``, of length one; float32 or float64.
-
-    Returns:
-        ``[n, {size}]``: for each rank the independent components, by their sorted indices (x before y before z), with
-        leading coefficient one.
-
-    Raises:
-        ValueError: a wrong shape.
-        TypeError: a dtype other than float32 and float64.
-    """
-    if unit_vectors.dim() != 2 or unit_vectors.shape[1] != 3:
-        raise ValueError(f"unit_vectors must be [n, 3], not {{list(unit_vectors.shape)}}")
-    if unit_vectors.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"unit_vectors must be float32 or float64, not {{unit_vectors.dtype}}")
-    return components(unit_vectors)'''
-
-
 def emit_package(
     spec: Spec,
     basis: Basis,
     contractions: ContractionProgram,
     programs: Derivatives[StraightLine],
-    tensors: StraightLine,
+    tensors: Derivatives[StraightLine],
     layers: Sequence[LayerPlan],
 ) -> PackageText:
     """The package of a spec, as text; equal specs give equal bytes."""
-    notes, labels = _contraction_notes(basis, contractions), _labels(basis)
     printed = {
-        "program_torch.py": pytorch.print_programs(programs, notes, labels),
-        "program_cpu.c": c.print_programs(programs, notes, labels),
-        "program_triton.py": triton.print_programs(programs, notes, labels),
-        "tensors.py": _tensors_module(basis.max_rank, tensors, labels),
-        "native.py": _template("native.py"),
-        "operators.py": _template("operators.py"),
-        "invariants.py": _template("invariants.py"),
+        **_printed("program", programs, _invariants_commentary(basis, contractions)),
+        **_printed("tensors", tensors, _tensors_commentary(basis.max_rank)),
+        **{name: _template(name) for name in INVARIANT_TEMPLATES},
     }
     if spec.network is not None:
         printed |= {name: _template(name) for name in NETWORK_TEMPLATES}
@@ -105,8 +79,17 @@ def _template(name: str) -> str:
     return resources.files("tensorgraph.emit").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _contraction_notes(basis: Basis, contractions: ContractionProgram) -> str:
-    """The invariants with their graphs, and the contraction program that the arithmetic below spells out."""
+def _printed(stem: str, programs: Derivatives[StraightLine], commentary: Commentary) -> dict[str, str]:
+    """Programs for every target, by file."""
+    return {
+        f"{stem}_torch.py": pytorch.print_programs(programs, commentary),
+        f"{stem}_cpu.c": c.print_programs(programs, commentary),
+        f"{stem}_triton.py": triton.print_programs(programs, commentary),
+    }
+
+
+def _invariants_commentary(basis: Basis, contractions: ContractionProgram) -> Commentary:
+    """The invariants with their graphs, and the contraction program that the arithmetic spells out."""
     outputs = dict(zip((i.name for i in basis.invariants), contractions.outputs, strict=True))
     lines = ["Invariants (name, value, graph, einsum):"]
     for invariant in basis.invariants:
@@ -115,30 +98,31 @@ def _contraction_notes(basis: Basis, contractions: ContractionProgram) -> str:
     if contractions.steps:
         lines += ["", "Contractions, shared by all invariants:"]
         lines += ["    " + line for line in str(contractions).splitlines()[:-1]]
-    return "\n".join(lines)
-
-
-def _labels(basis: Basis) -> dict[str, list[str]]:
-    """What each element of the programs' outputs is."""
-    names = [
-        f"{rank_letter(rank)}_{component_name(c)}" if rank else "s"
-        for rank in range(basis.max_rank + 1)
-        for c in components(rank)
-    ]
-    return {
-        "components": names,
+    labels = {
         "invariants": [f"{i.name} = {i.graph.formula}" for i in basis.invariants],
-        "grad_features": [f"with respect to {name}" for name in names],
+        "grad_features": [f"with respect to {name}" for name in _component_names(basis.max_rank)],
         "grad_grad_invariants": [f"with respect to the cotangent of {i.name}" for i in basis.invariants],
     }
+    return Commentary("The invariants and their derivatives", "\n".join(lines), labels)
 
 
-def _tensors_module(max_rank: int, tensors: StraightLine, labels: Labels) -> str:
-    doc = f"The components as arithmetic, {tensors.operations.total} operations per vector."
-    printed = pytorch.print_function("components", tensors, doc, labels)
-    return f'"""Symmetric traceless tensors of directions, ranks 0 to {max_rank}."""\n\n{pytorch.IMPORTS}\n\n\n' + (
-        f"{TENSOR_COMPONENTS.format(max_rank=max_rank, size=(max_rank + 1) ** 2)}\n\n\n{printed}\n"
-    )
+def _tensors_commentary(max_rank: int) -> Commentary:
+    names = _component_names(max_rank)
+    labels = {
+        "components": names,
+        "grad_unit_vectors": [f"with respect to {axis}" for axis in "xyz"],
+        "grad_grad_components": [f"with respect to the cotangent of {name}" for name in names],
+    }
+    notes = f"Components of [r̂…r̂]_0, the traceless part of the powers of a direction, of ranks 0 to {max_rank}."
+    return Commentary("Symmetric traceless tensors of directions and their derivatives", notes, labels)
+
+
+def _component_names(max_rank: int) -> list[str]:
+    return [
+        f"{rank_letter(rank)}_{component_name(c)}" if rank else "s"
+        for rank in range(max_rank + 1)
+        for c in components(rank)
+    ]
 
 
 def _architecture_module(spec: Spec, basis: Basis, layers: Sequence[LayerPlan]) -> str:

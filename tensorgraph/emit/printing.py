@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 from tensorgraph.scalar import Instruction, Opcode, Store, StraightLine
@@ -12,6 +13,15 @@ LINE_LENGTH = 120
 
 Labels = Mapping[str, Sequence[str]]
 """What the elements of an output array are, for the comment above their computation."""
+
+
+@dataclass(frozen=True)
+class Commentary:
+    """What a reader of printed programs is told: what they compute, notes on how, and labels of the outputs."""
+
+    subject: str
+    notes: str
+    labels: Labels
 
 
 def sections(line: StraightLine, labels: Labels) -> Iterator[tuple[str, list[Instruction | Store]]]:

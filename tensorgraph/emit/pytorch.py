@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tensorgraph.emit.printing import Labels, expression, return_type, reused_names, sections, wrapped
+from tensorgraph.emit.printing import Commentary, Labels, expression, return_type, reused_names, sections, wrapped
 from tensorgraph.scalar import Derivatives, Instruction, Opcode, Store, StraightLine
 
 PATTERNS = {
@@ -19,14 +19,16 @@ PATTERNS = {
 IMPORTS = "import torch\nfrom torch import Tensor"
 
 
-def print_programs(programs: Derivatives[StraightLine], notes: str, labels: Labels) -> str:
-    """The module with ``forward``, ``backward`` and ``double_backward``; ``notes`` describes the contractions."""
+def print_programs(programs: Derivatives[StraightLine], commentary: Commentary) -> str:
+    """The module with ``forward``, ``backward`` and ``double_backward``."""
     parts = [
-        f'"""The invariants and their derivatives in plain PyTorch.\n\n{notes}\n"""',
+        f'"""{commentary.subject} in plain PyTorch.\n\n{commentary.notes}\n"""',
         IMPORTS,
     ]
     for name, line in zip(programs._fields, programs, strict=True):
-        parts.append("\n" + print_function(name, line, f"{line.operations.total} operations per row.", labels))
+        parts.append(
+            "\n" + print_function(name, line, f"{line.operations.total} operations per row.", commentary.labels)
+        )
     return "\n\n".join(parts) + "\n"
 
 

@@ -6,7 +6,7 @@ Every value is a register as far as there are any: in float32 all fit up to rank
 
 from __future__ import annotations
 
-from tensorgraph.emit.printing import Labels, expression, return_type, sections, static_names, wrapped
+from tensorgraph.emit.printing import Commentary, Labels, expression, return_type, sections, static_names, wrapped
 from tensorgraph.scalar import Derivatives, Instruction, Opcode, Store, StraightLine
 
 PATTERNS = {
@@ -46,11 +46,11 @@ def launch(kernel, tensors: list[Tensor]) -> None:
             kernel[(triton.cdiv(rows, BLOCK),)](*tensors, rows, channels, BLOCK, **options(lanes))'''
 
 
-def print_programs(programs: Derivatives[StraightLine], notes: str, labels: Labels) -> str:
+def print_programs(programs: Derivatives[StraightLine], commentary: Commentary) -> str:
     """The module with a kernel and a launching function for each program."""
-    parts = [f'"""The invariants and their derivatives as fused Triton kernels.\n\n{notes}\n"""', SHELL]
+    parts = [f'"""{commentary.subject} as fused Triton kernels.\n\n{commentary.notes}\n"""', SHELL]
     for name, line in zip(programs._fields, programs, strict=True):
-        parts += ["\n" + _kernel(name, line, labels), "\n" + _launcher(name, line)]
+        parts += ["\n" + _kernel(name, line, commentary.labels), "\n" + _launcher(name, line)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -222,11 +222,12 @@ def operands(node: Node) -> tuple[int, ...]:
 
 def evaluate(program: ScalarProgram, arrays: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     """The meaning of a program, element by element, in the arithmetic of the inputs (floats, fractions, arrays)."""
+    exact = all(isinstance(element, int | Fraction) for array in arrays.values() for element in array)
     values: list[Any] = []
     for node in program.nodes:
         match node:
             case One():
-                values.append(1)
+                values.append(Fraction(1) if exact else 1.0)
             case Input(array, index):
                 values.append(arrays[array][index])
             case Product(left, right):

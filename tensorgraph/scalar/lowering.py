@@ -22,6 +22,12 @@ GRAD_INVARIANTS = "grad_invariants"
 GRAD_FEATURES = "grad_features"
 GRAD_GRAD_FEATURES = "grad_grad_features"
 GRAD_GRAD_INVARIANTS = "grad_grad_invariants"
+UNIT_VECTORS = "unit_vectors"
+COMPONENTS = "components"
+GRAD_COMPONENTS = "grad_components"
+GRAD_UNIT_VECTORS = "grad_unit_vectors"
+GRAD_GRAD_UNIT_VECTORS = "grad_grad_unit_vectors"
+GRAD_GRAD_COMPONENTS = "grad_grad_components"
 
 
 class Derivatives(NamedTuple, Generic[T]):
@@ -117,16 +123,31 @@ def _transposed_embedding(builder: Builder, elements: Elements, rank: int) -> li
     ]
 
 
-def lower_tensor_components(max_rank: int) -> ScalarProgram:
-    """The program from a unit vector to all components of ``[r̂…r̂]_0`` of ranks 0 to ``max_rank``."""
+def lower_tensor_components(max_rank: int) -> Derivatives[ScalarProgram]:
+    """From a unit vector to all components of ``[r̂…r̂]_0`` of ranks 0 to ``max_rank``, and its derivatives."""
     builder = Builder()
-    axes = [builder.input("unit_vectors", axis) for axis in range(3)]
+    axes = [builder.input(UNIT_VECTORS, axis) for axis in range(3)]
     elements = []
     for rank in range(max_rank + 1):
         for component in components(rank):
             terms = projection(component).items()
             elements.append(builder.sum(_monomial(builder, axes, e).scaled(factor) for e, factor in terms))
-    return builder.finish((ArrayRef("unit_vectors", 3),), {ArrayRef("components", len(elements)): elements})
+    vectors, values = ArrayRef(UNIT_VECTORS, 3), ArrayRef(COMPONENTS, len(elements))
+    forward = builder.finish((vectors,), {values: elements})
+    cotangents = [builder.input(GRAD_COMPONENTS, k) for k in range(len(elements))]
+    slope = vector_jacobian_product(builder, elements, cotangents, axes)
+    inputs = (vectors, ArrayRef(GRAD_COMPONENTS, len(elements)))
+    backward = builder.finish(inputs, {ArrayRef(GRAD_UNIT_VECTORS, 3): list(slope)})
+    seconds = [builder.input(GRAD_GRAD_UNIT_VECTORS, axis) for axis in range(3)]
+    both = vector_jacobian_product(builder, slope, seconds, [*axes, *cotangents])
+    double_backward = builder.finish(
+        (*inputs, ArrayRef(GRAD_GRAD_UNIT_VECTORS, 3)),
+        {
+            ArrayRef(GRAD_UNIT_VECTORS, 3): list(both[:3]),
+            ArrayRef(GRAD_GRAD_COMPONENTS, len(elements)): list(both[3:]),
+        },
+    )
+    return Derivatives(*(rescaled(shared(program)) for program in (forward, backward, double_backward)))
 
 
 def _monomial(builder: Builder, axes: Sequence[Linear], exponents: tuple[int, int, int]) -> Linear:

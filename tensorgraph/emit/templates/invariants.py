@@ -1,24 +1,12 @@
-"""The invariants as operators: forward, backward and double backward, each one fused call.
-
-On CUDA tensors the Triton kernels run, on a CPU the C programs; plain PyTorch functions stand in where there is no
-triton or no C compiler. All three are ``torch.library`` operators with fake and autograd registrations; derivatives of
-order three and above are taken by PyTorch through the plain functions.
-"""
-
-import functools
-import warnings
-from types import ModuleType
+"""The invariants of tensor features, as operators whose derivatives are fused too; `programs.py` says how they run."""
 
 import torch
 from torch import Tensor
 
-from . import architecture, native, program_torch
-from .operators import derivatives, operator
+from . import architecture
+from .programs import Programs
 
-CODE = ("program_torch.py", "program_triton.py", "program_cpu.c", "native.py", "operators.py", "invariants.py")
-
-# Rows (atoms times channels) that plain PyTorch takes at a time: temporaries stay in the cache of a CPU.
-CPU_BLOCK_ROWS = 65_536
+PROGRAMS = Programs("program", architecture.N_COMPONENTS, architecture.N_INVARIANTS)
 
 
 def invariants(features: Tensor) -> Tensor:
@@ -41,99 +29,4 @@ def invariants(features: Tensor) -> Tensor:
         raise ValueError(f"features must be [n_atoms, {expected}, n_channels], not {list(features.shape)}")
     if features.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"features must be float32 or float64, not {features.dtype}")
-    return forward(features)
-
-
-@functools.cache
-def _kernels() -> ModuleType:
-    """The Triton programs, or the PyTorch ones where triton is missing."""
-    try:
-        from . import program_triton
-    except ImportError as error:
-        warnings.warn(f"{architecture.NAME}: no Triton kernels ({error}); plain PyTorch runs on the GPU", stacklevel=2)
-        return program_torch
-    return program_triton
-
-
-def _in_blocks(function, *tensors: Tensor):
-    """A plain function over blocks of atoms, so that memory stays bounded and temporaries in the cache."""
-    atoms, _, channels = tensors[0].shape
-    step = max(1, CPU_BLOCK_ROWS // max(1, channels))
-    if atoms <= step:
-        return function(*tensors)
-    parts = [function(*(t[start : start + step] for t in tensors)) for start in range(0, atoms, step)]
-    if isinstance(parts[0], Tensor):
-        return torch.cat(parts)
-    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
-
-
-def _run(name: str, *tensors: Tensor):
-    _check(name, tensors)
-    if tensors[0].is_cuda:
-        return getattr(_kernels(), name)(*tensors)
-    inputs = [tensor.contiguous() for tensor in tensors]
-    outputs = FAKES[name](*inputs)
-    atoms, _, channels = inputs[0].shape
-    arrays = (*inputs, outputs) if isinstance(outputs, Tensor) else (*inputs, *outputs)
-    if native.run(name, (atoms, channels), atoms * channels, arrays):
-        return outputs
-    return _in_blocks(getattr(program_torch, name), *tensors)
-
-
-def _check(name: str, tensors: tuple[Tensor, ...]) -> None:
-    """Kernels believe in shapes: a wrong one would be a wrong address."""
-    if len({(t.dtype, t.device) for t in tensors}) > 1:
-        raise TypeError(f"{name} needs one dtype and device, not {[(t.dtype, t.device) for t in tensors]}")
-    if tensors[0].dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{name} needs float32 or float64, not {tensors[0].dtype}")
-    atoms, channels = tensors[0].shape[0], tensors[0].shape[-1]
-    sizes = (architecture.N_COMPONENTS, architecture.N_INVARIANTS, architecture.N_COMPONENTS)
-    for tensor, size in zip(tensors, sizes, strict=False):
-        if tensor.shape != (atoms, size, channels):
-            raise ValueError(f"{name} needs [{atoms}, {size}, {channels}], not {list(tensor.shape)}")
-
-
-def _forward(features: Tensor) -> Tensor:
-    return _run("forward", features)
-
-
-def _backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
-    return _run("backward", features, grad_invariants)
-
-
-def _double_backward(features: Tensor, grad_invariants: Tensor, grad_grad_features: Tensor) -> tuple[Tensor, Tensor]:
-    return _run("double_backward", features, grad_invariants, grad_grad_features)
-
-
-def _fake_forward(features):
-    return features.new_empty((features.shape[0], architecture.N_INVARIANTS, features.shape[2]))
-
-
-def _fake_backward(features, grad_invariants):
-    return features.new_empty(features.shape)
-
-
-def _fake_double_backward(features, grad_invariants, grad_grad_features):
-    return features.new_empty(features.shape), grad_invariants.new_empty(grad_invariants.shape)
-
-
-FAKES = {"forward": _fake_forward, "backward": _fake_backward, "double_backward": _fake_double_backward}
-
-
-def _forward_vjp(ctx, grad):
-    (features,) = ctx.saved_tensors
-    return backward(features, grad)
-
-
-def _backward_vjp(ctx, grad):
-    return double_backward(*ctx.saved_tensors, grad)
-
-
-def _double_backward_vjp(ctx, *grads):
-    """Order three and above: differentiate the plain functions, which PyTorch traces."""
-    return derivatives(program_torch.double_backward, ctx.saved_tensors, ctx.needs_input_grad, grads)
-
-
-forward = operator("forward", _forward, _fake_forward, _forward_vjp, CODE)
-backward = operator("backward", _backward, _fake_backward, _backward_vjp, CODE)
-double_backward = operator("double_backward", _double_backward, _fake_double_backward, _double_backward_vjp, CODE)
+    return PROGRAMS.forward(features)

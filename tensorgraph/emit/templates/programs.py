@@ -1,0 +1,141 @@
+"""Printed programs as operators: value, gradient and double gradient, each one fused call.
+
+On CUDA tensors the Triton kernels run, on a CPU the C programs; plain PyTorch functions stand in where there is no
+triton or no C compiler. All three are ``torch.library`` operators with fake and autograd registrations; derivatives of
+order three and above are taken by PyTorch through the plain functions.
+"""
+
+import functools
+import importlib
+import warnings
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from . import architecture, native
+from .operators import derivatives, operator
+
+# Rows (atoms times channels) that plain PyTorch takes at a time: temporaries stay in the cache of a CPU.
+CPU_BLOCK_ROWS = 65_536
+
+
+@functools.cache
+def kernels(name: str, plain: ModuleType) -> ModuleType:
+    """The module of Triton programs with this name, or the plain ones where triton is missing."""
+    try:
+        return importlib.import_module(f".{name}", __package__)
+    except ImportError as error:
+        _warn(str(error))
+        return plain
+
+
+@functools.cache
+def _warn(reason: str) -> None:
+    warnings.warn(
+        f"{architecture.NAME}: no Triton kernels ({reason}); plain PyTorch runs on the GPU",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+class Programs:
+    """The programs in the files STEM_torch.py, STEM_cpu.c and STEM_triton.py, and their three operators.
+
+    Attributes:
+        forward: ``[n, n_inputs, channels]`` -> ``[n, n_outputs, channels]``, differentiable to any order.
+        backward: those inputs and a cotangent of the outputs -> the cotangent of the inputs.
+        double_backward: those and a cotangent of backward's result -> cotangents of backward's two arguments.
+    """
+
+    def __init__(self, stem: str, n_inputs: int, n_outputs: int) -> None:
+        self.stem, self.n_inputs, self.n_outputs = stem, n_inputs, n_outputs
+        self.plain = importlib.import_module(f".{stem}_torch", __package__)
+        self.fakes = {
+            "forward": self._fake_forward,
+            "backward": self._fake_backward,
+            "double_backward": self._fake_double_backward,
+        }
+        printed = (f"{stem}_torch.py", f"{stem}_triton.py", f"{stem}_cpu.c")
+        files = (*printed, "native.py", "operators.py", "programs.py")
+        self.forward = operator("forward", self._forward, self._fake_forward, self._forward_vjp, files)
+        self.backward = operator("backward", self._backward, self._fake_backward, self._backward_vjp, files)
+        self.double_backward = operator(
+            "double_backward", self._double_backward, self._fake_double_backward, self._double_backward_vjp, files
+        )
+
+    def _forward(self, inputs: Tensor) -> Tensor:
+        return self._run("forward", inputs)
+
+    def _backward(self, inputs: Tensor, grad_outputs: Tensor) -> Tensor:
+        return self._run("backward", inputs, grad_outputs)
+
+    def _double_backward(self, inputs: Tensor, grad_outputs: Tensor, grad_grad_inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return self._run("double_backward", inputs, grad_outputs, grad_grad_inputs)
+
+    def _fake_forward(self, inputs):
+        return inputs.new_empty((inputs.shape[0], self.n_outputs, inputs.shape[2]))
+
+    def _fake_backward(self, inputs, grad_outputs):
+        return inputs.new_empty(inputs.shape)
+
+    def _fake_double_backward(self, inputs, grad_outputs, grad_grad_inputs):
+        return inputs.new_empty(inputs.shape), grad_outputs.new_empty(grad_outputs.shape)
+
+    def _forward_vjp(self, ctx, grad):
+        (inputs,) = ctx.saved_tensors
+        return self.backward(inputs, grad)
+
+    def _backward_vjp(self, ctx, grad):
+        return self.double_backward(*ctx.saved_tensors, grad)
+
+    def _double_backward_vjp(self, ctx, *grads):
+        """Order three and above: differentiate the plain functions, which PyTorch traces."""
+        return derivatives(self.plain.double_backward, ctx.saved_tensors, ctx.needs_input_grad, grads)
+
+    def _run(self, name: str, *tensors: Tensor):
+        self._check(name, tensors)
+        if tensors[0].is_cuda:
+            return getattr(kernels(f"{self.stem}_triton", self.plain), name)(*tensors)
+        if tensors[0].shape[2] == 1:
+            # C programs take vectors of channels: one channel of many atoms is many channels of one atom.
+            return self._transposed(name, *tensors)
+        return self._run_on_cpu(name, *tensors)
+
+    def _transposed(self, name: str, *tensors: Tensor):
+        found = self._run_on_cpu(name, *(tensor.permute(2, 1, 0) for tensor in tensors))
+        if isinstance(found, Tensor):
+            return found.permute(2, 1, 0).contiguous()
+        return tuple(tensor.permute(2, 1, 0).contiguous() for tensor in found)
+
+    def _run_on_cpu(self, name: str, *tensors: Tensor):
+        inputs = [tensor.contiguous() for tensor in tensors]
+        outputs = self.fakes[name](*inputs)
+        atoms, _, channels = inputs[0].shape
+        arrays = (*inputs, outputs) if isinstance(outputs, Tensor) else (*inputs, *outputs)
+        if native.run(f"{self.stem}_cpu.c", name, (atoms, channels), atoms * channels, arrays):
+            return outputs
+        return _in_blocks(getattr(self.plain, name), *inputs)
+
+    def _check(self, name: str, tensors: tuple[Tensor, ...]) -> None:
+        """Kernels believe in shapes: a wrong one would be a wrong address."""
+        if len({(t.dtype, t.device) for t in tensors}) > 1:
+            raise TypeError(f"{name} needs one dtype and device, not {[(t.dtype, t.device) for t in tensors]}")
+        if tensors[0].dtype not in native.REALS:
+            raise TypeError(f"{name} needs float32 or float64, not {tensors[0].dtype}")
+        atoms, channels = tensors[0].shape[0], tensors[0].shape[-1]
+        for tensor, size in zip(tensors, (self.n_inputs, self.n_outputs, self.n_inputs), strict=False):
+            if tensor.shape != (atoms, size, channels):
+                raise ValueError(f"{name} needs [{atoms}, {size}, {channels}], not {list(tensor.shape)}")
+
+
+def _in_blocks(function, *tensors: Tensor):
+    """A plain function over blocks of atoms, so that memory stays bounded and temporaries in the cache."""
+    atoms, _, channels = tensors[0].shape
+    step = max(1, CPU_BLOCK_ROWS // max(1, channels))
+    if atoms <= step:
+        return function(*tensors)
+    parts = [function(*(t[start : start + step] for t in tensors)) for start in range(0, atoms, step)]
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts)
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
