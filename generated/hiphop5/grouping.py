@@ -27,18 +27,25 @@ class Grouping:
     @classmethod
     def of(cls, group_of_row: Tensor, n_groups: int) -> Grouping:
         """Group rows by `group_of_row` [n_rows], each in [0, n_groups)."""
-        counts = torch.bincount(group_of_row, minlength=n_groups)
-        starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        return cls(group_of_row, starts, None if _sorted(group_of_row) else _argsort(group_of_row))
+        order = None if _sorted(group_of_row) else _argsort(group_of_row)
+        keys = group_of_row if order is None else group_of_row.index_select(0, order)
+        return cls(group_of_row, _starts(keys, n_groups), order)
 
     def sum(self, rows: Tensor) -> Tensor:
         """[n_rows, n] -> [n_groups, n]; differentiable to any order."""
-        return _Sum.apply(rows, self)
+        return _Sum.apply(rows, self.group_of_row, self.starts, self.order)
 
 
 def _sorted(keys: Tensor) -> bool:
-    """Whether the keys are known to be sorted; on a GPU an answer would have to be waited for."""
-    return not keys.is_cuda and bool((keys[1:] >= keys[:-1]).all())
+    """Whether the keys are known to be sorted; on a GPU, or in a compiled graph, an answer would hold everything up."""
+    if keys.is_cuda or torch.compiler.is_compiling():
+        return False
+    return bool((keys[1:] >= keys[:-1]).all())
+
+
+def _starts(sorted_keys: Tensor, n_groups: int) -> Tensor:
+    """Where each group starts, and the last one ends, [n_groups + 1]; unlike counting it asks for no largest key."""
+    return torch.searchsorted(sorted_keys, torch.arange(n_groups + 1, device=sorted_keys.device))
 
 
 def _argsort(keys: Tensor) -> Tensor:
@@ -49,27 +56,27 @@ class _Sum(torch.autograd.Function):
     """Sums over groups; the adjoint gives each row its group's value."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, grouping: Grouping) -> Tensor:
-        ctx.grouping = grouping
-        rows = rows if grouping.order is None else rows.index_select(0, grouping.order)
-        return torch.segment_reduce(rows.contiguous(), "sum", offsets=grouping.starts, unsafe=True)
+    def forward(ctx: Any, rows: Tensor, group_of_row: Tensor, starts: Tensor, order: Tensor | None) -> Tensor:
+        ctx.save_for_backward(group_of_row, starts, order)
+        rows = rows if order is None else rows.index_select(0, order)
+        return torch.segment_reduce(rows.contiguous(), "sum", offsets=starts, unsafe=True)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _Spread.apply(gradients[0], ctx.grouping), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        return _Spread.apply(gradients[0], *ctx.saved_tensors), None, None, None
 
 
 class _Spread(torch.autograd.Function):
     """The value of each row's group."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, grouping: Grouping) -> Tensor:
-        ctx.grouping = grouping
-        return values.index_select(0, grouping.group_of_row)
+    def forward(ctx: Any, values: Tensor, group_of_row: Tensor, starts: Tensor, order: Tensor | None) -> Tensor:
+        ctx.save_for_backward(group_of_row, starts, order)
+        return values.index_select(0, group_of_row)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _Sum.apply(gradients[0], ctx.grouping), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        return _Sum.apply(gradients[0], *ctx.saved_tensors), None, None, None
 
 
 class _Reorder(torch.autograd.Function):
@@ -77,12 +84,13 @@ class _Reorder(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-        ctx.order, ctx.inverse = order, inverse
+        ctx.save_for_backward(order, inverse)
         return rows.index_select(0, order)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _Reorder.apply(gradients[0], ctx.inverse, ctx.order), None, None
+        order, inverse = ctx.saved_tensors
+        return _Reorder.apply(gradients[0], inverse, order), None, None
 
 
 def group_sum(rows: Tensor, group_of_row: Tensor, n_groups: int) -> Tensor:
@@ -123,8 +131,9 @@ class PairGroups:
             inverse[order] = torch.arange(order.shape[0], device=order.device)
             pairs = pairs.index_select(1, order)
         target, source = pairs.contiguous()
-        starts = [torch.cat([pairs.new_zeros(1), torch.bincount(side, minlength=n_atoms).cumsum(0)]) for side in pairs]
-        index = PairIndex(target, source, *starts, _argsort(source))
+        by_source = _argsort(source)
+        target_starts, source_starts = _starts(target, n_atoms), _starts(source.index_select(0, by_source), n_atoms)
+        index = PairIndex(target, source, target_starts, source_starts, by_source)
         targets = Grouping(target, index.target_starts, None)
         return cls(index, targets, Grouping(source, index.source_starts, index.by_source), order, inverse)
 

@@ -211,7 +211,7 @@ def _kinds(is_species: Tensor) -> Tensor:
 
 def _with_gradients(tensor: Tensor) -> Tensor:
     """The tensor, or a copy where it was made under `torch.inference_mode` and autograd could not use it."""
-    return tensor.clone() if tensor.is_inference() else tensor
+    return tensor.clone() if not torch.compiler.is_compiling() and tensor.is_inference() else tensor
 
 
 def _forces_and_virials(groups: PairGroups, displacements: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,9 @@ from tensorgraph.errors import StructureError
 from tensorgraph.runtime.neighbours import neighbour_pairs, species_name
 
 
+FAR = 1e4  # Å; beyond any cutoff of a spec, far within the range of float32
+
+
 @dataclass(frozen=True)
 class Batch:
     """Structures side by side. `numbers` [n_atoms], `pairs` [2, n_pairs] (central atom i, neighbour j), `displacements`
@@ -33,6 +36,28 @@ class Batch:
     def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
         """What a generated model takes: `model(*batch.inputs)`."""
         return self.numbers, self.pairs, self.displacements, self.structure, self.n_structures
+
+    def padded(self, n_atoms: int, n_pairs: int) -> Batch:
+        """The batch with `n_atoms` atoms and `n_pairs` pairs, for programs of fixed shapes, CUDA graphs for one.
+
+        The atoms that are added make up one more structure, which is always added, even if no atom is: what a model
+        gives for the first `n_structures` structures, and for the atoms that there were, is what it gives without them.
+        Added pairs are too far apart to count. Raises ValueError where there are more atoms or pairs already.
+        """
+        atoms, pairs = n_atoms - len(self.numbers), n_pairs - self.pairs.shape[1]
+        if atoms < 0 or pairs < 0 or not n_atoms:
+            held = f"{len(self.numbers)} atoms and {self.pairs.shape[1]} pairs"
+            raise ValueError(f"a batch of {held} does not fit into {n_atoms} and {n_pairs}; at least one atom is needed")
+        # Of the last atom with itself, so that pairs stay sorted and within one structure.
+        far = self.displacements.new_full((pairs, 3), FAR)
+        same_species = self.numbers[:1] if len(self.numbers) else self.numbers.new_ones(1)
+        return Batch(
+            numbers=torch.cat([self.numbers, same_species.expand(atoms)]),
+            pairs=torch.cat([self.pairs, self.pairs.new_full((2, pairs), n_atoms - 1)], dim=1),
+            displacements=torch.cat([self.displacements, far]),
+            structure=torch.cat([self.structure, self.structure.new_full((atoms,), self.n_structures)]),
+            n_structures=self.n_structures + 1,
+        )
 
     def take(self, chosen: Tensor) -> Batch:
         """The batch of some of its structures, by their indices `chosen` [n] (int64), in that order.
