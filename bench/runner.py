@@ -70,7 +70,9 @@ def memory(name: str) -> int:
 def in_own_process(module: str, call: str) -> str:
     """The last line that a call of a function of a module of this folder prints, in a process of its own."""
     command = [sys.executable, "-c", f"from bench import {module}; {module}.{call}"]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{module}.{call} failed:\n{done.stderr}")
     return done.stdout.splitlines()[-1]
 
 

@@ -184,13 +184,14 @@ def peers_for(n_atoms: int, options: argparse.Namespace) -> tuple[list[str], dic
 
 
 def without_exhausted(runs: dict[str, Callable[[], Any]], skipped: dict[str, str]) -> dict[str, Callable[[], Any]]:
-    """The runs whose peer has memory enough on its GPU; the others are noted in `skipped`."""
+    """The runs that the memory of the GPU is enough for; the others are noted in `skipped`."""
     for side in [side for side in runs if side != "tensorgraph"]:
         try:
             runs[side]()
-        except torch.cuda.OutOfMemoryError:
-            skipped[side] = "out of the memory of the GPU"
-            torch.cuda.empty_cache()
+        except RuntimeError as error:  # of torch's own type, or of its scripts'
+            if "out of memory" not in str(error):
+                raise
+            skipped[side] = "out of memory"
     return {side: run for side, run in runs.items() if side not in skipped}
 
 
@@ -215,14 +216,17 @@ def small_system(package: ModuleType) -> Atoms:
 
 def alone(function: str, name: str, side: str, folder: Path, options: argparse.Namespace) -> Any:
     """What one of the functions below prints of one side of a system, as JSON, in a process of its own."""
+    if kind_of(options.device) == "cuda":
+        torch.cuda.empty_cache()  # what this process no longer uses the other one may need
     return json.loads(in_own_process("systems", f"{function}({name!r}, {side!r}, {str(folder)!r}, {vars(options)!r})"))
 
 
 def print_peak(name: str, side: str, folder: str, options: dict[str, Any]) -> None:
-    """The peak of memory of a model, in kB per atom, when small runs had loaded all that has to be loaded."""
+    """The peak of memory of a model, in kB per atom, when runs of three atoms had loaded all that has to be loaded."""
     atoms, arguments = structure(name), argparse.Namespace(**options)
-    package = package_for(atoms, Path(folder))
-    small, sides = (Sides(a, package, [side], torch.float32, arguments) for a in (small_system(package), atoms))
+    package, few = package_for(atoms, Path(folder)), atoms[:3]
+    few.pbc = False
+    small, sides = (Sides(a, package, [side], torch.float32, arguments) for a in (few, atoms))
     for _ in range(3):
         small.models()[side]()
     print(json.dumps(peak_memory(sides.models()[side], arguments.device) / len(atoms)))
@@ -237,11 +241,18 @@ def print_captured(name: str, side: str, folder: str, options: dict[str, Any]) -
     try:
         graph, found = captured(run)
     except RuntimeError as error:
-        print(json.dumps({"failed": str(error).splitlines()[0]}))
+        print(json.dumps({"failed": first_reason(error)}))
         return
     seconds = interleaved({"launched": run, "graph": graph.replay}, arguments.repeats, arguments.device)
     row = {name: summary(times) for name, times in seconds.items()}
     print(json.dumps(row | {"largest_difference": difference(found, run())}))
+
+
+def first_reason(error: BaseException) -> str:
+    """The first line of the error that others followed from: the end of a failed capture is an error too."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error).splitlines()[0]
 
 
 def captured(run: Callable[[], list[Tensor]]) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
@@ -280,8 +291,8 @@ def show(rows: list[dict[str, Any]]) -> None:
     """One line per system, one per exponent, and one per CUDA graph."""
     systems = [row for row in rows if row["case"] != "growth"]
     peers = [peer for peer in ("hippynn", "mace") if any(peer in row for row in systems)]
-    headings = ["atoms", "pairs/atom", "neighbours ms", "model ms", "step µs/atom", "kB/atom"]
-    headings += [f"{peer} {unit}" for peer in peers for unit in ("ms", "times", "kB/atom")]
+    headings = ["atoms", "pairs\nper atom", "neighbours\nms", "model\nms", "step\nµs/atom", "memory\nkB/atom"]
+    headings += [f"{peer}\n{unit}" for peer in peers for unit in ("ms", "ratio", "kB/atom")]
     table = Table("system", *(Column(heading, justify="right") for heading in headings))
     for row in systems:
         table.add_row(row["system"], *cells_of(row, peers))
@@ -295,7 +306,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def cells_of(row: dict[str, Any], peers: list[str]) -> list[str]:
-    """A system's line in the table: times of a peer are how often ours is faster."""
+    """A system's line in the table; a ratio is how many times as long a peer takes as our model."""
     ours = [f"{row[part]['median_ms']:.1f}" for part in ("neighbours", "tensorgraph")]
     ours += [f"{row['us_per_atom']['step']:.2f}", f"{row['peak_kB_per_atom']['tensorgraph']:.0f}"]
     cells = [str(row["atoms"]), f"{row['pairs'] / row['atoms']:.0f}", *ours]
