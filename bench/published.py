@@ -29,6 +29,8 @@ def choose_kernels(device: str) -> str:
     """Asks hippynn for the fastest of its own kernels on a device that is installed; before hippynn is imported."""
     fastest = ("triton", "numba") if device.startswith("cuda") else ("numba",)
     installed = [name for name in fastest if find_spec(name)]
+    # As many threads as torch has: its idle workers would otherwise take time from what runs in turns with it.
+    os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
     return os.environ.setdefault("HIPPYNN_USE_CUSTOM_KERNELS", next(iter(installed), "sparse"))
 
 

@@ -157,7 +157,7 @@ def show(rows: list[dict[str, Any]]) -> None:
         medians = [f"{row[name]['median_ms']:.1f}" for name in ("tensorgraph", "hippynn")]
         peaks = [f"{row['peak_kB_per_atom'][name]:.0f}" for name in ("tensorgraph", "hippynn")]
         table.add_row(row["case"], *medians, f"{row['ratio']:.1f}", *peaks)
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":
