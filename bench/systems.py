@@ -155,7 +155,9 @@ def measured(name: str, folder: Path, options: argparse.Namespace) -> dict[str, 
     seconds = interleaved({"neighbours": sides.neighbours} | runs, options.repeats, options.device)
     row = {"case": "energy and forces", "system": name, "package": package.architecture.NAME, "dtype": "float32"}
     row |= {"atoms": len(atoms), "pairs": sides.batch.pairs.shape[1], "periodic": bool(atoms.pbc.any())}
-    row |= {"cutoff": package.architecture.CUTOFF} | {side: summary(times) for side, times in seconds.items()}
+    constants = package.architecture
+    row |= {"cutoff": constants.CUTOFF, "features": constants.FEATURES, "interactions": constants.INTERACTIONS}
+    row |= {side: summary(times) for side, times in seconds.items()}
     row |= per_step(row, peers=[side for side in runs if side != "tensorgraph"])
     row["peak_kB_per_atom"] = {side: alone("print_peak", name, side, folder, options) for side in runs}
     if "hippynn" in runs:
