@@ -6,7 +6,6 @@ Run with `python -m bench.basis`. The table goes to docs/flexible-bases.md by ha
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import sys
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.runner import machine, store
+from bench.runner import growth_exponent, machine, store
 
 MEASURED = """
 import json, re, sys, time
@@ -65,10 +64,7 @@ def measured(family: str, body_order: int | str, max_rank: int) -> dict[str, Any
 def exponent(rows: list[dict[str, Any]]) -> float:
     """Of seconds against invariants, by least squares in the logarithms of the slower half of the cases."""
     slow = sorted((r for r in rows if "invariants" in r), key=lambda r: r["seconds"])[len(rows) // 2 :]
-    x, y = ([math.log(r[key]) for r in slow] for key in ("invariants", "seconds"))
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
-    return covariance / sum((a - mean_x) ** 2 for a in x)
+    return growth_exponent([r["invariants"] for r in slow], [r["seconds"] for r in slow])
 
 
 def main() -> None:

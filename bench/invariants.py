@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from torch import Tensor
 
-from bench.runner import interleaved, machine, store, summary
+from bench.runner import interleaved, kind_of, machine, store, summary
 from generated import hiphop5
 
 with warnings.catch_warnings():
@@ -156,7 +156,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     compared, alone, first = against_hippynn(options), operators(options), first_calls(options)
-    path = store(f"invariants-{options.device.split(':')[0]}", [*compared, *alone, *first])
+    path = store(f"invariants-{kind_of(options.device)}", [*compared, *alone, *first])
     show(compared, alone, first)
     print(path)
 

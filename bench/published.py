@@ -6,6 +6,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from types import ModuleType
 
 import torch
@@ -22,6 +23,15 @@ def quiet_hippynn() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def choose_kernels(device: str) -> str:
+    """Asks hippynn for the fastest of its own kernels on a device that is installed; before hippynn is imported."""
+    fastest = ("triton", "numba") if device.startswith("cuda") else ("numba",)
+    installed = [name for name in fastest if find_spec(name)]
+    # As many threads as torch has: its idle workers would otherwise take time from what runs in turns with it.
+    os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
+    return os.environ.setdefault("HIPPYNN_USE_CUSTOM_KERNELS", next(iter(installed), "sparse"))
 
 
 class Published:
@@ -72,9 +82,9 @@ class Published:
             exact[rank] = tensors.pinv_project(tensors.cartesian_irreducible_mapping(rank).double())
         self.network.tensor_extractor = tensors.TensorExtractor(l_max=max_rank, pmaps=exact)
 
-    def to(self, dtype: torch.dtype) -> Published:
-        """With weights and projectors of this type, in place."""
-        self.network.to(dtype), self.heads.to(dtype)
+    def to(self, dtype: torch.dtype, device: str = "cpu") -> Published:
+        """With weights and projectors of this type on this device, in place."""
+        self.network.to(device, dtype), self.heads.to(device, dtype)
         return self
 
     def parameters(self) -> list[Tensor]:
@@ -83,7 +93,9 @@ class Published:
     def energies_and_forces(self, batch: Batch, create_graph: bool = False) -> tuple[Tensor, Tensor]:
         """Energies [n_structures] (eV) and forces [n_atoms, 3] (eV/Å); `create_graph` keeps them differentiable."""
         displacements = batch.displacements.clone().requires_grad_()
-        one_hot = (batch.numbers[:, None] == torch.tensor(self.numbers)).to(displacements.dtype)
+        one_hot = (batch.numbers[:, None] == torch.tensor(self.numbers, device=batch.numbers.device)).to(
+            displacements.dtype
+        )
         arguments = [one_hot, *batch.pairs, displacements.norm(dim=1)]
         if hasattr(self.network, "tensor_extractor"):
             arguments.append(displacements)
@@ -91,7 +103,7 @@ class Published:
             features = self.network(*arguments)
             energy = self.heads(features, batch.structure, batch.n_structures)[0].squeeze(1)
             (slope,) = torch.autograd.grad(energy.sum(), displacements, create_graph=create_graph)
-        forces = torch.zeros(len(batch.numbers), 3, dtype=slope.dtype)
+        forces = slope.new_zeros(len(batch.numbers), 3)
         forces = forces.index_add(0, batch.pairs[0], slope).index_add(0, batch.pairs[1], -slope)
         return energy if create_graph else energy.detach(), forces
 
@@ -146,6 +158,17 @@ class Published:
         if ours.norm is not None:
             ours.norm.weight.copy_(theirs.group_norm.weight.view(len(order), -1)[order])
             ours.norm.bias.copy_(theirs.group_norm.bias.view(len(order), -1)[order] * signs[:, None])
+
+
+def equal_models(
+    module: ModuleType, n_max: int | None, dtype: torch.dtype, device: str
+) -> tuple[torch.nn.Module, Published]:
+    """A model of the package and the published one, with equal weights, of this type on this device."""
+    with quiet_hippynn():
+        published = Published(module.architecture, n_max)
+    model = module.Model().double()
+    published.copy_weights_to(model, module)
+    return model.to(device, dtype), published.to(dtype, device)
 
 
 def base_layer(layer: torch.nn.Module) -> torch.nn.Module:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 RESULTS = Path(__file__).parent / "results"
+WARM_UPS = {"cpu": 1, "cuda": 3}
+"""Uncounted rounds: on a GPU the first tune kernels and fill the allocator's cache."""
 
 
 def interleaved(cases: Mapping[str, Callable[[], Any]], repeats: int, device: str) -> dict[str, list[float]]:
-    """Seconds of each run of each case, in the order A B A B … after one uncounted round."""
+    """Seconds of each run of each case, in the order A B A B … after uncounted rounds."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for counted in [False, *[True] * repeats]:
+    for counted in [False] * WARM_UPS.get(kind_of(device), 1) + [True] * repeats:
         for name, case in cases.items():
             synchronise(device)
             start = time.perf_counter()
@@ -30,10 +36,57 @@ def interleaved(cases: Mapping[str, Callable[[], Any]], repeats: int, device: st
     return seconds
 
 
+def kind_of(device: str) -> str:
+    """`cpu` or `cuda`, whatever its number."""
+    return device.split(":")[0]
+
+
 def synchronise(device: str) -> None:
     """Waits for a GPU; timings without it measure launches."""
-    if device.startswith("cuda"):
+    if kind_of(device) == "cuda":
         torch.cuda.synchronize()
+
+
+def peak_memory(run: Callable[[], Any], device: str) -> float:
+    """By how much a run raises what this process holds of main memory, or of the GPU's, at most; in kB."""
+    if kind_of(device) == "cuda":
+        synchronise(device)
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        run()
+        return (torch.cuda.max_memory_allocated() - held) / 1024
+    Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back (Linux)
+    before = memory("VmRSS")
+    run()
+    return memory("VmHWM") - before
+
+
+def memory(name: str) -> int:
+    """An entry of the memory of this process, in kB."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def in_own_process(module: str, call: str) -> str:
+    """The last line that a call of a function of a module of this folder prints, in a process of its own."""
+    command = [sys.executable, "-c", f"from bench import {module}; {module}.{call}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{module}.{call} failed:\n{done.stderr}")
+    return done.stdout.splitlines()[-1]
+
+
+def difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Largest difference of tensors from those expected, each over its largest number."""
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=True))
+
+
+def growth_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """The power of the sizes that the costs grow as, by least squares in the logarithms of both."""
+    x, y = ([math.log(value) for value in values] for values in (sizes, costs))
+    mean_x, mean_y = statistics.fmean(x), statistics.fmean(y)
+    covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+    return covariance / sum((a - mean_x) ** 2 for a in x)
 
 
 def summary(seconds: list[float]) -> dict[str, float]:
@@ -44,7 +97,7 @@ def summary(seconds: list[float]) -> dict[str, float]:
 
 def machine(device: str) -> dict[str, Any]:
     """Where a row was measured."""
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else processor()
+    name = torch.cuda.get_device_name(device) if kind_of(device) == "cuda" else processor()
     return {"device": name, "threads": torch.get_num_threads(), "versions": versions()}
 
 
@@ -59,7 +112,7 @@ def processor() -> str:
 def versions() -> dict[str, str]:
     """Versions of what matters, where installed."""
     found = {"python": platform.python_version()}
-    for package in ("tensorgraph", "torch", "triton", "hippynn"):
+    for package in ("tensorgraph", "torch", "triton", "hippynn", "numba", "mace-torch", "e3nn"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

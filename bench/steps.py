@@ -1,33 +1,25 @@
 """Steps of `hiphop5` on water against hippynn's, side by side: one layer, energy and forces, and a training step.
 
-Run with `python -m bench.steps [--device cpu]`: equal hyperparameters and weights, equal numbers first, then time in
+Run with `python -m bench.steps [--device cuda]`: equal hyperparameters and weights, equal numbers first, then time in
 turns, then the peak of memory of each, in a process of its own. The system is a cluster of 216 water molecules. hippynn
-uses numba where that is installed.
+uses the fastest of its own kernels that are installed: numba on a CPU, Triton on a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from ase import Atoms
 from rich.console import Console
 from rich.table import Column, Table
 from torch import Tensor
 
-# The fastest of hippynn's own on a CPU; it asks for the choice when it is imported.
-os.environ.setdefault("HIPPYNN_USE_CUSTOM_KERNELS", "numba" if find_spec("numba") else "sparse")
-
-from bench.published import Published, base_layer, quiet_hippynn
-from bench.runner import interleaved, machine, store, summary
+from bench.published import base_layer, choose_kernels, equal_models
+from bench.runner import difference, in_own_process, interleaved, kind_of, machine, peak_memory, store, summary
+from bench.structures import water_cluster
 from generated import hiphop5
 from tensorgraph.runtime.batch import batch_structures
 
@@ -35,37 +27,19 @@ CASES = ("one layer with gradient", "energy and forces", "training step")
 TOLERANCE = 1e-9
 """Largest difference in float64 over the largest number."""
 
-MOLECULE_VOLUME = 29.9  # Å³, of water at 298 K and 1 bar
-WATER = ((0.0, 0.0, 0.0), (0.9572, 0.0, 0.0), (-0.2400, 0.9266, 0.0))  # Å: O H H of the gas phase
-
-
-def water_cluster(molecules_per_side: int, seed: int = 0) -> Atoms:
-    """Molecules on a cubic lattice at the density of the liquid, each turned and shifted at random."""
-    random = np.random.default_rng(seed)
-    positions = []
-    for site in np.ndindex((molecules_per_side,) * 3):
-        rotation, upper = np.linalg.qr(random.normal(size=(3, 3)))
-        rotation *= np.sign(np.diag(upper))
-        centre = MOLECULE_VOLUME ** (1 / 3) * np.array(site) + random.uniform(-0.2, 0.2, 3)
-        positions.append(np.array(WATER) @ rotation.T + centre)
-    return Atoms("OHH" * len(positions), np.concatenate(positions))
-
 
 class Sides:
     """The two models with equal weights, and what each case runs on each."""
 
-    def __init__(self, molecules_per_side: int, dtype: torch.dtype) -> None:
+    def __init__(self, molecules_per_side: int, dtype: torch.dtype, device: str) -> None:
         constants = hiphop5.architecture
-        with quiet_hippynn():
-            self.published = Published(constants, n_max=4)
-        self.model = hiphop5.Model().double()
-        self.published.copy_weights_to(self.model, hiphop5)
-        self.published.to(dtype), self.model.to(dtype)
-        self.batch = batch_structures([water_cluster(molecules_per_side)], constants.CUTOFF, dtype)
+        self.kernels = choose_kernels(device)
+        self.model, self.published = equal_models(hiphop5, 4, dtype, device)
+        self.batch = batch_structures([water_cluster(molecules_per_side)], constants.CUTOFF, dtype, device)
         random = torch.Generator().manual_seed(1)
         shape = (len(self.batch.numbers), constants.FEATURES)
-        self.features = torch.randn(shape, generator=random, dtype=torch.float64).to(dtype)
-        self.forces = torch.randn((len(self.batch.numbers), 3), generator=random, dtype=torch.float64).to(dtype)
+        self.features = torch.randn(shape, generator=random, dtype=torch.float64).to(device, dtype)
+        self.forces = torch.randn((len(self.batch.numbers), 3), generator=random, dtype=torch.float64).to(device, dtype)
 
     def cases(self, case: str) -> dict[str, Callable[[], list[Tensor]]]:
         """What a case runs on either side; both return the same numbers."""
@@ -127,62 +101,51 @@ class Sides:
         return [loss.detach(), sum(gradient.square().sum() for gradient in gradients).sqrt()]
 
 
-def largest_difference(case: str) -> float:
+def largest_difference(case: str, device: str) -> float:
     """Largest difference between the two sides over the largest number, on a smaller cluster in float64."""
-    found, expected = (run() for run in Sides(3, torch.float64).cases(case).values())
-    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=True))
+    found, expected = (run() for run in Sides(3, torch.float64, device).cases(case).values())
+    return difference(found, expected)
 
 
 def compared(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Medians of alternating runs, after the numbers were found to agree."""
-    sides = Sides(options.molecules, torch.float32)
+    sides = Sides(options.molecules, torch.float32, options.device)
     rows = []
     for case in CASES:
-        difference = largest_difference(case)
-        if difference > TOLERANCE:
-            raise SystemExit(f"{case}: the two sides differ by {difference:.1e}")
+        agreed = largest_difference(case, options.device)
+        if agreed > TOLERANCE:
+            raise SystemExit(f"{case}: the two sides differ by {agreed:.1e}")
         seconds = interleaved(sides.cases(case), options.repeats, options.device)
         row: dict[str, Any] = {"case": case, "atoms": len(sides.batch.numbers), "pairs": sides.batch.pairs.shape[1]}
-        row |= {"dtype": "float32", "kernels": os.environ["HIPPYNN_USE_CUSTOM_KERNELS"]}
+        row |= {"dtype": "float32", "kernels": sides.kernels}
         row |= {name: summary(times) for name, times in seconds.items()}
         row["ratio"] = row["hippynn"]["median_ms"] / row["tensorgraph"]["median_ms"]
         row["peak_kB_per_atom"] = {name: peak(case, name, options) for name in seconds}
-        rows.append(row | {"largest_difference": difference, "repeats": options.repeats} | machine(options.device))
+        rows.append(row | {"largest_difference": agreed, "repeats": options.repeats} | machine(options.device))
     return rows
 
 
 def peak(case: str, side: str, options: argparse.Namespace) -> float:
     """By how much a run raises the memory of a process of its own, at most, in kB per atom."""
-    code = f"from bench import steps; steps.print_peak({case!r}, {side!r}, {options.molecules})"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    return float(done.stdout)
+    return float(in_own_process("steps", f"print_peak({case!r}, {side!r}, {options.molecules}, {options.device!r})"))
 
 
-def print_peak(case: str, side: str, molecules: int) -> None:
+def print_peak(case: str, side: str, molecules: int, device: str) -> None:
     """The peak of a run above what its process held before, when small runs had loaded all that has to be loaded."""
-    small, sides = Sides(1, torch.float32), Sides(molecules, torch.float32)
+    small, sides = (Sides(count, torch.float32, device) for count in (1, molecules))
     for _ in range(3):
         small.cases(case)[side]()
-    Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back (Linux)
-    before = memory("VmRSS")
-    sides.cases(case)[side]()
-    print((memory("VmHWM") - before) / len(sides.batch.numbers))
-
-
-def memory(name: str) -> int:
-    """An entry of the memory of this process, in kB."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+    print(peak_memory(sides.cases(case)[side], device) / len(sides.batch.numbers))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cpu", choices=["cpu"])
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--molecules", type=int, default=6, help="per side of the cube")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     rows = compared(options)
-    path = store(f"steps-{options.device}", rows)
+    path = store(f"steps-{kind_of(options.device)}", rows)
     show(rows)
     print(path)
 
@@ -195,7 +158,7 @@ def show(rows: list[dict[str, Any]]) -> None:
         medians = [f"{row[name]['median_ms']:.1f}" for name in ("tensorgraph", "hippynn")]
         peaks = [f"{row['peak_kB_per_atom'][name]:.0f}" for name in ("tensorgraph", "hippynn")]
         table.add_row(row["case"], *medians, f"{row['ratio']:.1f}", *peaks)
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":
