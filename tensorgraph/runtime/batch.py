@@ -14,7 +14,6 @@ from torch import Tensor
 from tensorgraph.errors import StructureError
 from tensorgraph.runtime.neighbours import neighbour_pairs, species_name
 
-
 FAR = 1e4  # Å; beyond any cutoff of a spec, far within the range of float32
 
 
@@ -38,23 +37,22 @@ class Batch:
         return self.numbers, self.pairs, self.displacements, self.structure, self.n_structures
 
     def padded(self, n_atoms: int, n_pairs: int) -> Batch:
-        """The batch with `n_atoms` atoms and `n_pairs` pairs, for programs of fixed shapes, CUDA graphs for one.
+        """The batch with `n_atoms` atoms and `n_pairs` pairs, for what needs fixed shapes, such as a CUDA graph.
 
-        The atoms that are added make up one more structure, which is always added, even if no atom is: what a model
-        gives for the first `n_structures` structures, and for the atoms that there were, is what it gives without them.
-        Added pairs are too far apart to count. Raises ValueError where there are more atoms or pairs already.
+        The atoms that are added make up one more structure, which there always is, even if no atom is added. What a
+        model gives for the atoms and structures that there were, it gives without the padding too. Targets stay here.
+
+        Raises ValueError for a batch without atoms, or one that has more atoms or pairs already.
         """
         atoms, pairs = n_atoms - len(self.numbers), n_pairs - self.pairs.shape[1]
-        if atoms < 0 or pairs < 0 or not n_atoms:
+        if atoms < 0 or pairs < 0 or not len(self.numbers):
             held = f"{len(self.numbers)} atoms and {self.pairs.shape[1]} pairs"
-            raise ValueError(f"a batch of {held} does not fit into {n_atoms} and {n_pairs}; at least one atom is needed")
-        # Of the last atom with itself, so that pairs stay sorted and within one structure.
-        far = self.displacements.new_full((pairs, 3), FAR)
-        same_species = self.numbers[:1] if len(self.numbers) else self.numbers.new_ones(1)
+            raise ValueError(f"a batch of {held} cannot be padded to {n_atoms} and {n_pairs}; allowed: 1 atom or more")
+        # Of the last atom with itself, so that pairs stay sorted and within one structure; too far apart to count.
         return Batch(
-            numbers=torch.cat([self.numbers, same_species.expand(atoms)]),
+            numbers=torch.cat([self.numbers, self.numbers[:1].expand(atoms)]),
             pairs=torch.cat([self.pairs, self.pairs.new_full((2, pairs), n_atoms - 1)], dim=1),
-            displacements=torch.cat([self.displacements, far]),
+            displacements=torch.cat([self.displacements, self.displacements.new_full((pairs, 3), FAR)]),
             structure=torch.cat([self.structure, self.structure.new_full((atoms,), self.n_structures)]),
             n_structures=self.n_structures + 1,
         )
