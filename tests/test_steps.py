@@ -64,6 +64,7 @@ def test_energy_and_forces_compile_to_one_graph(name):
 
 
 @quiet
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_energy_and_forces_compile_as_they_are():
     model = model_of("hiphop5").requires_grad_(False)
     compiled = torch.compile(model.energy_and_forces, dynamic=True, backend="aot_eager")
