@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tensorgraph.errors import StructureError
 from tensorgraph.runtime.batch import Batch, batch_structures
-from tensorgraph.runtime.neighbours import completed_cell, neighbour_pairs
+from tensorgraph.runtime.neighbours import completed_cell, neighbour_pairs, neighbour_tensors
 
 directions = st.tuples(st.booleans(), st.booleans(), st.booleans())
 
@@ -33,6 +33,71 @@ def rows(atoms: Atoms, cutoff: float) -> list[tuple]:
 def test_pairs_equal_a_sum_over_images(seed: int, pbc: tuple, n: int, cutoff: float) -> None:
     atoms = crystal(seed, pbc, n)
     assert rows(atoms, cutoff) == naive_pairs(atoms, cutoff)
+
+
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
+    ),
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("pbc", [(0, 0, 0), (1, 1, 0), (1, 1, 1)])
+def test_lists_of_tensors_are_those_of_atoms(pbc: tuple, device: str) -> None:
+    atoms = crystal(3, tuple(map(bool, pbc)), n_atoms=4)
+    positions, cell = (torch.tensor(np.array(x), device=device) for x in (atoms.positions, atoms.cell))
+    pairs, displacements = neighbour_tensors(positions, cell, atoms.pbc, 5.0)
+    assert (pairs.device.type, displacements.device.type) == (device, device)
+    assert (pairs[0].diff() >= 0).all()
+    rounded = np.round(displacements.cpu().numpy(), 6) + 0.0
+    found = sorted((int(i), int(j), tuple(d.tolist())) for (i, j), d in zip(pairs.t().cpu(), rounded, strict=True))
+    assert found == naive_pairs(atoms, 5.0)
+    for _ in range(3):
+        again, moved = neighbour_tensors(positions, cell, atoms.pbc, 5.0)
+        assert torch.equal(again, pairs)
+        assert torch.equal(moved, displacements)
+
+
+def test_displacements_of_tensors_are_differentiable() -> None:
+    """With respect to the positions and to the vectors of the cell, of which only periodic ones count."""
+    atoms = crystal(5, (True, False, True), n_atoms=3)
+    positions, cell = (torch.tensor(np.array(x), requires_grad=True) for x in (atoms.positions, atoms.cell))
+
+    def displacements(positions: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
+        return neighbour_tensors(positions, cell, atoms.pbc, 4.0)[1]
+
+    assert len(displacements(positions, cell)) > 10
+    assert torch.autograd.gradcheck(displacements, (positions, cell))
+    slope = torch.autograd.grad(displacements(positions, cell).square().sum(), cell)[0]
+    assert not slope[1].any()
+
+
+def test_lists_of_single_precision_are_those_of_double() -> None:
+    atoms = crystal(6, (True, True, True), n_atoms=4)
+    tensors = torch.tensor(atoms.positions), torch.tensor(np.array(atoms.cell))
+    exact, rounded = (neighbour_tensors(*(t.to(d) for t in tensors), atoms.pbc, 4.0)
+                      for d in (torch.float64, torch.float32))  # fmt: skip
+    assert rounded[1].dtype == torch.float32
+    assert rounded[0].tolist() == exact[0].tolist()
+    torch.testing.assert_close(rounded[1].double(), exact[1], rtol=0, atol=1e-5)
+
+
+def test_bad_tensors_are_refused() -> None:
+    positions, cell = torch.zeros(2, 3, dtype=torch.float64), 5 * torch.eye(3, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"\[n_atoms, 3\], \[3, 3\] and 3 directions, not \[2, 2\]"):
+        neighbour_tensors(positions[:, :2], cell, (True,) * 3, 4.0)
+    with pytest.raises(TypeError, match=r"float32 or float64, not torch\.float64 and torch\.float32"):
+        neighbour_tensors(positions, cell.float(), (True,) * 3, 4.0)
+    with pytest.raises(StructureError, match="atoms 0 and 1 coincide"):
+        neighbour_tensors(positions, cell, (True,) * 3, 4.0)
+    with pytest.raises(StructureError, match="atom 1 has the position"):
+        neighbour_tensors(positions.index_fill(0, torch.tensor([1]), torch.nan), cell, (True,) * 3, 4.0)
+    with pytest.raises(StructureError, match="singular"):
+        neighbour_tensors(positions, 0 * cell, (True,) * 3, 4.0)
+    assert neighbour_tensors(positions[:0], cell, (True,) * 3, 4.0)[0].shape == (2, 0)
 
 
 @given(seed=st.integers(0, 2**16), pbc=directions, unused=st.sampled_from(["zero", "parallel", "tiny", "nan"]))
