@@ -27,9 +27,8 @@ class Grouping:
     @classmethod
     def of(cls, group_of_row: Tensor, n_groups: int) -> Grouping:
         """Group rows by `group_of_row` [n_rows], each in [0, n_groups)."""
-        counts = torch.bincount(group_of_row, minlength=n_groups)
-        starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        return cls(group_of_row, starts, None if _sorted(group_of_row) else _argsort(group_of_row))
+        order = None if _sorted(group_of_row) else _argsort(group_of_row)
+        return cls(group_of_row, _starts(group_of_row, order, n_groups), order)
 
     def sum(self, rows: Tensor) -> Tensor:
         """[n_rows, n] -> [n_groups, n]; differentiable to any order."""
@@ -43,6 +42,12 @@ def _sorted(keys: Tensor) -> bool:
 
 def _argsort(keys: Tensor) -> Tensor:
     return torch.argsort(keys.int(), stable=True)  # shorter keys sort several times faster
+
+
+def _starts(keys: Tensor, order: Tensor | None, n_groups: int) -> Tensor:
+    """Where each group of keys begins in this order, and where the last one ends: [n_groups + 1]."""
+    keys = keys if order is None else keys.index_select(0, order)
+    return torch.searchsorted(keys, torch.arange(n_groups + 1, device=keys.device))  # counting would wait for a GPU
 
 
 class _Sum(torch.autograd.Function):
@@ -123,8 +128,9 @@ class PairGroups:
             inverse[order] = torch.arange(order.shape[0], device=order.device)
             pairs = pairs.index_select(1, order)
         target, source = pairs.contiguous()
-        starts = [torch.cat([pairs.new_zeros(1), torch.bincount(side, minlength=n_atoms).cumsum(0)]) for side in pairs]
-        index = PairIndex(target, source, *starts, _argsort(source))
+        by_source = _argsort(source)
+        starts = _starts(target, None, n_atoms), _starts(source, by_source, n_atoms)
+        index = PairIndex(target, source, *starts, by_source)
         targets = Grouping(target, index.target_starts, None)
         return cls(index, targets, Grouping(source, index.source_starts, index.by_source), order, inverse)
 

@@ -8,15 +8,11 @@ triton or no C compiler. All three are ``torch.library`` operators with fake and
 order three and above are taken by PyTorch through the plain functions.
 """
 
-import functools
-import warnings
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
 from . import architecture, native, program_torch
-from .operators import derivatives, operator
+from .operators import derivatives, gpu_module, operator
 
 CODE = ("program_torch.py", "program_triton.py", "program_cpu.c", "native.py", "operators.py", "invariants.py")
 
@@ -47,17 +43,6 @@ def invariants(features: Tensor) -> Tensor:
     return forward(features)
 
 
-@functools.cache
-def _kernels() -> ModuleType:
-    """The Triton programs, or the PyTorch ones where triton is missing."""
-    try:
-        from . import program_triton
-    except ImportError as error:
-        warnings.warn(f"{architecture.NAME}: no Triton kernels ({error}); plain PyTorch runs on the GPU", stacklevel=2)
-        return program_torch
-    return program_triton
-
-
 def _in_blocks(function, *tensors: Tensor):
     """A plain function over blocks of atoms, so that memory stays bounded and temporaries in the cache."""
     atoms, _, channels = tensors[0].shape
@@ -73,7 +58,7 @@ def _in_blocks(function, *tensors: Tensor):
 def _run(name: str, *tensors: Tensor):
     _check(name, tensors)
     if tensors[0].is_cuda:
-        return getattr(_kernels(), name)(*tensors)
+        return getattr(gpu_module("program_triton", program_torch), name)(*tensors)
     inputs = [tensor.contiguous() for tensor in tensors]
     outputs = FAKES[name](*inputs)
     atoms, _, channels = inputs[0].shape

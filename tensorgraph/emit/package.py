@@ -20,7 +20,8 @@ from tensorgraph.spec import NetworkSpec, Spec
 from tensorgraph.spec.elements import ATOMIC_NUMBERS
 
 INVARIANT_EXPORTS = ("invariants", "tensor_components")
-NETWORK_TEMPLATES = ("grouping.py", "inputs.py", "layers.py", "network.py", "pairs.py", "pairs_cpu.c", "pairs_torch.py")
+NETWORK_TEMPLATES = ("grouping.py", "inputs.py", "layers.py", "network.py", "pairs.py", "pairs_cpu.c", "pairs_torch.py",
+                     "pairs_triton.py")  # fmt: skip
 NETWORK_EXPORTS = ("EnergyAndForces", "Model", "Prediction")
 
 
