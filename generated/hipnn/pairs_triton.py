@@ -292,9 +292,10 @@ def moments_backward_kernel(
     here = mask[:, None] & (column < FUNCTIONS)[None, :]
     places = pair[:, None] * FUNCTIONS + column[None, :]
     sensitivity = tl.load(sensitivities + places, mask=here, other=0.0)
+    never = here & (pair < 0)[:, None]
+    of_sensitivities = tl.load(out_sensitivities + places, mask=never, other=0.0)
     of_tensors = tl.zeros((PAIRS, COLUMNS), grad.dtype.element_ty)
-    of_sensitivities = tl.zeros((PAIRS, COLUMNS), grad.dtype.element_ty)
-    for m in tl.static_range(COMPONENTS):
+    for m in tl.range(0, COMPONENTS, num_stages=1, loop_unroll_factor=4):
         row = tl.load(grad + (place + m * (KINDS * FUNCTIONS))[:, None] + column[None, :], mask=here, other=0.0)
         of_sensitivities += tl.load(tensors + pair * COMPONENTS + m, mask=mask, other=0.0)[:, None] * row
         of_tensors = tl.where((column == m)[None, :], tl.sum(sensitivity * row, axis=1)[:, None], of_tensors)
