@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
                               "(default: 80, 90, 100 and gfx942)")  # fmt: skip
     kernels.add_argument("--dtype", choices=("float32", "float64", "both"), default="both", help="default: both")
     kernels.add_argument("--channels", metavar="N", type=int, default=128, help="channels of an atom (default: 128)")
+    kernels.add_argument("--only", choices=("invariants", "pairs"), help="the kernels of one operator (default: both)")
     kernels.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
 
     _command(commands, "schema", _schema, "print the JSON Schema of specs, for editors")
@@ -163,7 +164,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _kernels(arguments: argparse.Namespace) -> int:
     from tensorgraph.compiler import compile_spec
-    from tensorgraph.kernels import DTYPES, TARGETS, KernelStudy, Target, require_triton, study_kernels
+    from tensorgraph.kernels import DTYPES, OPERATORS, TARGETS, KernelStudy, Target, require_triton, study_kernels
     from tensorgraph.report import kernels_table
 
     if not 0 < arguments.channels < 2**31:
@@ -179,7 +180,8 @@ def _kernels(arguments: argparse.Namespace) -> int:
     def work(tell: Callable[[str], None]) -> KernelStudy:
         compilation = compile_spec(spec, tell)
         tell("kernels")
-        return study_kernels(compilation, targets, dtypes, arguments.channels)
+        operators = (arguments.only,) if arguments.only else OPERATORS
+        return study_kernels(compilation, targets, dtypes, arguments.channels, operators)
 
     start = time.perf_counter()
     study = _within_budget(arguments.spec, work)

@@ -132,7 +132,7 @@ def _not_compiled(study: KernelStudy) -> Iterable[tuple[str, str]]:
 
 def _machine_code_table(study: KernelStudy) -> Table:
     compiled = f"{study.name}: kernels for {study.channels} channels, compiled by triton {study.triton}"
-    title = f"{compiled}; bytes and ops are per row"
+    title = f"{compiled}; bytes and ops are per row or pair"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     headings = "dtype target kernel registers stack spills fma add mul load store int other bytes ops".split()
     for heading in headings:

@@ -30,15 +30,21 @@ from tensorgraph.kernels import (
     read_sass,
 )
 from tensorgraph.kernels.disassembly import KINDS
+from tensorgraph.kernels.pairs import NEIGHBOURS, pair_kernels
 from tensorgraph.kernels.prediction import resident_blocks
 from tensorgraph.report import kernels_table
-from tensorgraph.spec import load_spec
+from tensorgraph.spec import load_spec, parse_spec
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ("forward", "backward", "double_backward")
 
 REGISTERS = {"sm_80": (32, 69, 96), "sm_90": (32, 71, 96), "sm_100": (38, 72, 99)}
 """Of hiphop5's three float32 kernels: the most that the compilers of triton 3.6 and 3.9 took."""
+
+PAIR_KERNELS = """messages environment grad_T received grad_S grad_Q messages_2 grad_G grad_S_2 grad_Q_2
+moments moments_backward moments_2""".split()
+PAIR_REGISTERS = 168
+"""Of each of hiphop5's pair kernels, in float32 on compute capability 9.0: room for six programs of 64 threads."""
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed on this platform")
 
@@ -104,7 +110,7 @@ def kernels(*arguments: str, cwd: Path, **environment: str) -> subprocess.Comple
 @needs_triton
 def test_kernels_keep_every_value_in_registers(tmp_path: Path) -> None:
     """The promise for hiphop5, held without a GPU; nothing is written beside the spec or at home."""
-    call = [str(ROOT / "specs" / "hiphop5.yaml"), "--json"]
+    call = [str(ROOT / "specs" / "hiphop5.yaml"), "--json", "--only", "invariants"]
     targets = [option for target in TARGETS[:3] for option in ("--arch", str(target.arch))]
     done = kernels(*call, *targets, cwd=tmp_path, HOME="/nonexistent")
     assert done.returncode == 0, done.stderr
@@ -128,6 +134,31 @@ def test_kernels_keep_every_value_in_registers(tmp_path: Path) -> None:
 
 
 @needs_triton
+def test_pair_kernels_keep_every_value_in_registers(tmp_path: Path) -> None:
+    """The promise for the sum over neighbours of hiphop5: no spills, and nothing through shared memory."""
+    call = [str(ROOT / "specs" / "hiphop5.yaml"), "--json", "--only", "pairs", "--arch", "90", "--dtype", "float32"]
+    done = kernels(*call, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = {row["kernel"]: row for row in json.loads(done.stdout)["kernels"]}
+    assert list(rows) == PAIR_KERNELS
+    for row in rows.values():
+        assert (row["reason"], row["row"], row["predictions"]) == (None, "pair", [])
+        assert (row["stack_bytes"], row["spill_loads"], row["spill_stores"]) == (0, 0, 0), row
+        assert row["registers"] <= PAIR_REGISTERS, row
+        assert not {"LDS", "STS", "BAR", "ATOM", "ATOMG", "RED"} & row["opcodes"].keys(), row
+        assert row["opcodes"]["FFMA"] > 0
+        assert not any("MMA" in opcode for opcode in row["opcodes"])
+    assert rows["environment"]["operations_per_row"] == 2 * 16 * 128
+    assert rows["environment"]["bytes_per_row"] == round(4 * (16 + 128 + 16 * 128 / NEIGHBOURS) + 8)
+    assert rows["grad_Q_2"]["operations_per_row"] == 2 * rows["grad_Q"]["operations_per_row"] == 4 * 20 * 128
+
+
+def test_a_spec_without_network_has_no_pair_kernels() -> None:
+    compilation = compile_spec(parse_spec("name: bare\nbasis: {family: hiphop, body_order: 2, max_rank: 0}\n"))
+    assert pair_kernels(compilation, 128) == ()
+
+
+@needs_triton
 def test_rank_four_fits_registers_in_float32(tmp_path: Path) -> None:
     spec = tmp_path / "rank4.yaml"
     spec.write_text("name: rank4\nbasis: {family: flexible, body_order: 5, max_rank: 4}\n", encoding="utf-8")
@@ -141,7 +172,7 @@ def test_rank_four_fits_registers_in_float32(tmp_path: Path) -> None:
 def test_other_targets_are_told_row_by_row(tmp_path: Path) -> None:
     """AMD where this triton has it; a target that no compiler knows costs its own rows and nothing else."""
     call = [str(ROOT / "specs" / "hipnn.yaml"), "--json", "--arch", "90", "--arch", "999", "--arch", "gfx942"]
-    done = kernels(*call, "--channels", "100", "--dtype", "float64", cwd=tmp_path)
+    done = kernels(*call, "--only", "invariants", "--channels", "100", "--dtype", "float64", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert (document["name"], document["channels"]) == ("hipnn", 100)

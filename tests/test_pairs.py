@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import sys
 from typing import NamedTuple
 
 import pytest
@@ -281,3 +282,19 @@ def test_sums_over_groups():
             assert torch.autograd.gradgradcheck(
                 lambda r, k=keys, n=n_groups: grouping.group_sum(r, k, n).sin(), (rows,)
             )
+
+
+def test_without_triton_plain_pytorch_is_told_of_once(monkeypatch):
+    """One warning for all operators, and what plain PyTorch lacks is made of what it has."""
+    operators = importlib.import_module(f"{hiphop4.__name__}.operators")
+    monkeypatch.setitem(sys.modules, "triton", None)
+    caches = (operators.gpu_module, operators._has_triton)
+    for cache in caches:
+        cache.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="no Triton kernels") as told:
+            found = [operators.gpu_module(name, pairs.pairs_torch) for name in ("pairs_triton", "program_triton")]
+        assert (found, len(told)) == ([pairs.pairs_torch] * 2, 1)
+    finally:
+        for cache in caches:
+            cache.cache_clear()

@@ -9,19 +9,22 @@ its distance and weighted features Q (Allen, Shinkle, Bujack and Lubbers, arXiv:
     E[i,m,a] = sum over p of i of T[p,m] sum over ν of S[p,ν] Q[j,ν,a].
 
 With cotangents G of E this is linear in each of T, S, Q and G, so derivatives of its derivatives are sums of the same
-kind, to any order. On a CPU the C programs run; elsewhere plain PyTorch does.
+kind, to any order. On CUDA tensors the Triton kernels run, on a CPU the C programs; plain PyTorch stands in where there
+is no triton or no C compiler.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from . import native, pairs_torch
 from .grouping import PairIndex
-from .operators import derivatives, operator
+from .operators import derivatives, gpu_module, operator
 
-CODE = ("pairs_cpu.c", "pairs_torch.py", "grouping.py", "native.py", "operators.py", "pairs.py")
+CODE = ("pairs_cpu.c", "pairs_torch.py", "pairs_triton.py", "grouping.py", "native.py", "operators.py", "pairs.py")
 
 # Widest vector register, in bytes: the programs copy what they read often into rows of at most this length.
 VECTOR_BYTES = 64
@@ -77,6 +80,11 @@ def _run(name: str, outputs: tuple[Tensor, ...], tensors: tuple[Tensor, ...], in
     return native.run("pairs_cpu.c", name, sizes, n_pairs * channels, (*inputs, scratch, *outputs), **macros)
 
 
+def _on_gpu(name: str, tensor: Tensor) -> Callable | None:
+    """What runs on a CUDA device, if that is where the tensor is: Triton's kernels, or what plain PyTorch has."""
+    return getattr(gpu_module("pairs_triton", pairs_torch), name, None) if tensor.is_cuda else None
+
+
 def _environment(
     tensors: Tensor,
     sensitivities: Tensor,
@@ -90,6 +98,8 @@ def _environment(
     given = (tensors, sensitivities, weighted)
     index = PairIndex(target, source, target_starts, source_starts, by_source)
     _check("environment", given, index)
+    if kernels := _on_gpu("environment", weighted):
+        return kernels(*given, index)
     output = _fake_environment(*given, *index)
     return output if _run("environment", (output,), given, index) else pairs_torch.environment(*given, index)
 
@@ -108,6 +118,8 @@ def _environment_backward(
     given = (tensors, sensitivities, weighted, grad)
     index = PairIndex(target, source, target_starts, source_starts, by_source)
     _check("environment_backward", given, index)
+    if kernels := _on_gpu("environment_backward", weighted):
+        return kernels(*given, index)
     outputs = _fake_environment_backward(*given, *index)
     if _run("environment_backward", outputs, given, index):
         return outputs
@@ -131,6 +143,8 @@ def _environment_double_backward(
     given = (tensors, sensitivities, weighted, grad, tensors_change, sensitivities_change, weighted_change)
     index = PairIndex(target, source, target_starts, source_starts, by_source)
     _check("environment_double_backward", given, index)
+    if kernels := _on_gpu("environment_double_backward", weighted):
+        return kernels(*given, index)
     outputs = _fake_environment_double_backward(*given, *index)
     if _run("environment_double_backward", outputs, given, index):
         return outputs

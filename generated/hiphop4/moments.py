@@ -10,7 +10,8 @@ sensitivities S of its distance,
 
 Where features are species, the tensors around atom i are these moments times the weights (Allen, Shinkle, Bujack and
 Lubbers, arXiv:2503.23515, with the neighbours first). D is linear in T and in S, so derivatives of its derivatives are
-sums of the same kind, to any order. On a CPU the C programs run; elsewhere plain PyTorch does.
+sums of the same kind, to any order. On CUDA tensors the Triton kernels run, on a CPU the C programs; plain PyTorch
+stands in where there is no triton or no C compiler.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from torch import Tensor
 
 from . import native, pairs_torch
 from .grouping import PairIndex
-from .operators import derivatives, operator
+from .operators import derivatives, gpu_module, operator
 
-CODE = ("moments_cpu.c", "pairs_torch.py", "grouping.py", "native.py", "operators.py", "moments.py")
+CODE = ("moments_cpu.c", "pairs_torch.py", "pairs_triton.py", "grouping.py", "native.py", "operators.py", "moments.py")
 
 
 def moments(tensors: Tensor, sensitivities: Tensor, kinds: Tensor, n_kinds: int, index: PairIndex) -> Tensor:
@@ -80,6 +81,8 @@ def _moments(
 ) -> Tensor:
     given, pairs = (tensors, sensitivities), (target, starts, kinds)
     _check("moments", given, n_kinds, pairs)
+    if tensors.is_cuda:
+        return gpu_module("pairs_triton", pairs_torch).moments(*given, n_kinds, *pairs)
     output = _fake_moments(*given, n_kinds, *pairs)
     if _run("moments", (output,), given, n_kinds, pairs):
         return output
@@ -91,6 +94,8 @@ def _moments_backward(
 ) -> tuple[Tensor, Tensor]:
     given, pairs = (tensors, sensitivities, grad), (target, starts, kinds)
     _check("moments_backward", given, grad.shape[2], pairs)
+    if tensors.is_cuda:
+        return gpu_module("pairs_triton", pairs_torch).moments_backward(*given, *pairs)
     outputs = _fake_moments_backward(*given, *pairs)
     if _run("moments_backward", outputs, given, grad.shape[2], pairs):
         return outputs
@@ -109,10 +114,12 @@ def _moments_double_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     given, pairs = (tensors, sensitivities, grad, tensors_change, sensitivities_change), (target, starts, kinds)
     _check("moments_double_backward", given, grad.shape[2], pairs)
+    if tensors.is_cuda:
+        return gpu_module("pairs_triton", pairs_torch).moments_double_backward(*given, *pairs)
     outputs = _fake_moments_double_backward(*given, *pairs)
     if _run("moments_double_backward", outputs, given, grad.shape[2], pairs):
         return outputs
-    return _first_order_change(pairs_torch.moments, pairs_torch.moments_backward, *given, *pairs)
+    return pairs_torch.moments_double_backward(*given, *pairs)
 
 
 def _fake_moments(tensors, sensitivities, n_kinds, target, starts, kinds):
@@ -144,20 +151,9 @@ def _double_backward_vjp(ctx, *grads):
     """Order three and above: differentiate the double backward as a sum of the operators before it."""
 
     def summed(*saved: Tensor) -> tuple[Tensor, ...]:
-        return _first_order_change(_moments_operator, _backward_operator, *saved)
+        return pairs_torch.moments_change(_moments_operator, _backward_operator, *saved)
 
     return derivatives(summed, ctx.saved_tensors, ctx.needs_input_grad, grads)
-
-
-def _first_order_change(forward, backward, tensors, sensitivities, grad, tensors_change, sensitivities_change, *pairs):
-    """The double backward by two functions that are linear in each argument: each in turn takes its change."""
-    n_kinds = grad.shape[2]
-    return (
-        backward(tensors, sensitivities_change, grad, *pairs)[0],
-        backward(tensors_change, sensitivities, grad, *pairs)[1],
-        forward(tensors_change, sensitivities, n_kinds, *pairs)
-        + forward(tensors, sensitivities_change, n_kinds, *pairs),
-    )
 
 
 _moments_operator = operator("moments", _moments, _fake_moments, _moments_vjp, CODE)

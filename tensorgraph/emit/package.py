@@ -33,6 +33,7 @@ NETWORK_TEMPLATES = (
     "pairs.py",
     "pairs_cpu.c",
     "pairs_torch.py",
+    "pairs_triton.py",
 )
 NETWORK_EXPORTS = ("EnergyAndForces", "Model", "Prediction")
 

@@ -2,6 +2,7 @@
 
 from tensorgraph.kernels.compilation import (
     DTYPES,
+    OPERATORS,
     TARGETS,
     Dtype,
     KernelCost,
@@ -17,6 +18,7 @@ __all__ = [
     "DTYPES",
     "GPU",
     "GPUS",
+    "OPERATORS",
     "TARGETS",
     "Dtype",
     "KernelCost",

@@ -17,11 +17,12 @@ from typing import Any
 from tensorgraph.compiler import Compilation
 from tensorgraph.errors import KernelError, MissingToolError
 from tensorgraph.kernels.disassembly import MachineCode, read_amdgcn, read_sass
+from tensorgraph.kernels.pairs import MODULE, PairKernel, pair_kernels
 from tensorgraph.kernels.prediction import GPUS, ROWS, Prediction, Work, predict
 from tensorgraph.scalar import StraightLine
 
 _WORKER = Path(__file__).with_name("worker.py")
-_MODULE = "program_triton.py"
+_INVARIANTS = "program_triton.py"
 _REASON_LENGTH = 200
 
 
@@ -61,6 +62,7 @@ class Dtype:
     size: int
 
 
+OPERATORS = ("invariants", "pairs")
 TARGETS = (Target("cuda", 80), Target("cuda", 90), Target("cuda", 100), Target("hip", "gfx942"))
 DTYPES = (Dtype("float32", "fp32", 4), Dtype("float64", "fp64", 8))
 
@@ -70,10 +72,11 @@ class KernelCost:
     """One kernel, in one dtype, on one target. Where it was not compiled, `code` is None and `reason` tells why.
 
     Attributes:
-        kernel: forward, backward or double_backward.
-        bytes_per_row: of its inputs and outputs, per (atom, channel).
-        operations_per_row: additions and multiplications of its program, per (atom, channel).
-        predictions: one for each known GPU of this target.
+        kernel: forward, backward or double_backward of the invariants, or a `PairKernel`'s name.
+        bytes_per_row: of its inputs and outputs.
+        operations_per_row: additions and multiplications of its program.
+        predictions: one for each known GPU of this target; of kernels without loops alone.
+        row: what bytes and operations are per.
     """
 
     kernel: str
@@ -84,6 +87,7 @@ class KernelCost:
     code: MachineCode | None
     reason: str | None
     predictions: tuple[Prediction, ...]
+    row: str = "atom and channel"
 
     def to_json(self) -> dict[str, Any]:
         """As in the document of `KernelStudy.to_json`."""
@@ -92,6 +96,7 @@ class KernelCost:
             "kernel": self.kernel,
             "target": self.target.name,
             "dtype": self.dtype.name,
+            "row": self.row,
             "bytes_per_row": self.bytes_per_row,
             "operations_per_row": self.operations_per_row,
             "reason": self.reason,
@@ -129,18 +134,31 @@ class KernelStudy:
 
 @dataclass(frozen=True)
 class _Job:
+    """A program of the invariants, by its name, or a pair kernel, for one target and dtype."""
+
     kernel: str
-    line: StraightLine
+    program: StraightLine | PairKernel
     target: Target
     dtype: Dtype
 
     @property
     def bytes_per_row(self) -> int:
-        return self.dtype.size * sum(array.size for array in (*self.line.inputs, *self.line.outputs))
+        if isinstance(self.program, PairKernel):
+            return self.program.bytes_per_pair(self.dtype.size)
+        return self.dtype.size * sum(array.size for array in (*self.program.inputs, *self.program.outputs))
+
+    @property
+    def operations_per_row(self) -> int:
+        if isinstance(self.program, PairKernel):
+            return self.program.operations
+        return self.program.operations.total
 
     def request(self, channels: int) -> dict[str, Any]:
+        own = {"module": _INVARIANTS, "kernel": self.kernel, "channels": channels}
+        if isinstance(self.program, PairKernel):
+            own = self.program.request()
         target = {"backend": self.target.backend, "arch": self.target.arch, "lanes": self.target.lanes}
-        return {"kernel": self.kernel, "dtype": self.dtype.triton, "channels": channels, **target}
+        return {**own, "dtype": self.dtype.triton, **target}
 
 
 def study_kernels(
@@ -148,24 +166,36 @@ def study_kernels(
     targets: Iterable[Target] = TARGETS,
     dtypes: Iterable[Dtype] = DTYPES,
     channels: int = 128,
+    operators: Iterable[str] = OPERATORS,
 ) -> KernelStudy:
-    """Compiles the kernels of a spec; needs no GPU and writes to a temporary folder only.
+    """Compiles the kernels of some of a spec's `OPERATORS`; needs no GPU and writes to a temporary folder only.
 
     Raises:
         MissingToolError: triton or torch is not installed.
         KernelError: triton cannot be imported, or what it made cannot be read.
     """
     require_triton()
-    programs, dtypes = compilation.instructions._asdict(), tuple(dtypes)
+    programs, dtypes = _programs(compilation, channels, tuple(operators)), tuple(dtypes)
     jobs = [_Job(*program, target, dtype) for target in targets for dtype in dtypes for program in programs.items()]
-    text = dict(compilation.package.files)[_MODULE]
+    modules = {name: text for name, text in compilation.package.files if name in (_INVARIANTS, MODULE)}
     try:
         with tempfile.TemporaryDirectory(prefix="tensorgraph-kernels-", ignore_cleanup_errors=True) as folder:
-            answer, results = _compiled(Path(folder), text, [job.request(channels) for job in jobs])
+            answer, results = _compiled(Path(folder), modules, [job.request(channels) for job in jobs])
     except OSError as error:
         raise KernelError(f"cannot use a temporary folder: {error.strerror or error}") from error
     costs = (_cost(job, result, answer) for job, result in zip(jobs, results, strict=True))
     return KernelStudy(compilation.spec.name, answer["triton"], channels, tuple(costs))
+
+
+def _programs(
+    compilation: Compilation, channels: int, operators: tuple[str, ...]
+) -> dict[str, StraightLine | PairKernel]:
+    programs: dict[str, StraightLine | PairKernel] = {}
+    if "invariants" in operators:
+        programs |= compilation.instructions._asdict()
+    if "pairs" in operators:
+        programs |= {kernel.name: kernel for kernel in pair_kernels(compilation, channels)}
+    return programs
 
 
 def require_triton() -> None:
@@ -178,10 +208,13 @@ def require_triton() -> None:
         )
 
 
-def _compiled(folder: Path, text: str, jobs: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _compiled(
+    folder: Path, modules: dict[str, str], jobs: list[dict[str, Any]]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What the worker tells of itself, and of each job."""
-    (folder / _MODULE).write_text(text, encoding="utf-8")
-    (folder / "request.json").write_text(json.dumps({"module": _MODULE, "jobs": jobs}), encoding="utf-8")
+    for name, text in modules.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "request.json").write_text(json.dumps({"module": _INVARIANTS, "jobs": jobs}), encoding="utf-8")
     _run_worker(folder)
     return _read(folder / "answer.json"), [_read(folder / f"{number}.json") for number in range(len(jobs))]
 
@@ -216,10 +249,11 @@ def _cost(job: _Job, result: dict[str, Any], answer: dict[str, Any]) -> KernelCo
         target=job.target,
         dtype=job.dtype,
         bytes_per_row=job.bytes_per_row,
-        operations_per_row=job.line.operations.total,
+        operations_per_row=job.operations_per_row,
         code=code,
         reason=reason,
         predictions=_predictions(job, code, answer) if code else (),
+        row="pair" if isinstance(job.program, PairKernel) else "atom and channel",
     )
 
 
@@ -231,6 +265,8 @@ def _machine_code(target: Target, result: dict[str, Any]) -> MachineCode:
 
 
 def _predictions(job: _Job, code: MachineCode, answer: dict[str, Any]) -> tuple[Prediction, ...]:
+    if isinstance(job.program, PairKernel):
+        return ()  # it has loops: the model does not know how often they run
     block = answer["block"]  # rows, and threads
     work = Work(job.bytes_per_row, double=job.dtype.size == 8, block=block, threads=block)
     return tuple(predict(gpu, code, work) for gpu in GPUS if gpu.target == job.target.name)

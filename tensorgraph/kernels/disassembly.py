@@ -1,7 +1,8 @@
 """What the machine code of one kernel holds: registers, stack, spills, and how many instructions of which kind.
 
 Two dialects are read: SASS with its resource usage, as NVIDIA's cuobjdump prints them, and AMD's assembly with its
-metadata, as LLVM prints it. Every line counts once, which is also how often it runs: the kernels have no loops.
+metadata, as LLVM prints it. Every line counts once; that is also how often it runs in the kernels of the invariants,
+which have no loops.
 """
 
 from __future__ import annotations

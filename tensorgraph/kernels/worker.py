@@ -4,7 +4,8 @@ Triton decides at its import whether kernels are interpreted, and LLVM ends the 
 So each kernel is compiled in a child of this process: a child that dies costs its own result alone, and there are as
 many at a time as there are processors.
 
-The folder in the argument holds `request.json` (`module`: a file; `jobs`: what to compile) and gets `0.json`, `1.json`,
+The folder in the argument holds `request.json` (`module`: a file, for jobs that name none of their own; `jobs`: what to
+compile) and gets `0.json`, `1.json`,
 … with the `text` of each kernel or the `reason` why there is none, and then `answer.json`.
 """
 
@@ -25,14 +26,20 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+_BYTES = {"fp32": 4, "fp64": 8}
+_INDICES = ("starts", "order", "kinds", "target")
 _TIME_LIMIT = 1800  # seconds for one kernel: a bound on what hangs, far above what any within the budget takes
 
 
 def main(folder: Path) -> None:
     """Does what the request asks for."""
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    module = _imported(folder / request["module"])
-    _in_children(module, request["jobs"], folder)
+    jobs = [{"module": request["module"], **job} for job in request["jobs"]]
+    modules = {
+        name: _imported(folder / name) for name in dict.fromkeys((request["module"], *(j["module"] for j in jobs)))
+    }
+    module = modules[request["module"]]
+    _in_children(modules, jobs, folder)
     answer = {"triton": triton.__version__, "block": module.BLOCK}
     (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
 
@@ -47,7 +54,7 @@ def _imported(file: Path) -> ModuleType:
     return module
 
 
-def _in_children(module: ModuleType, jobs: list[dict[str, Any]], folder: Path) -> None:
+def _in_children(modules: dict[str, ModuleType], jobs: list[dict[str, Any]], folder: Path) -> None:
     running: dict[int, Path] = {}
     for number, job in reversed(list(enumerate(jobs))):  # double backward first: the longest must not be the last
         while len(running) >= len(os.sched_getaffinity(0)):
@@ -55,7 +62,7 @@ def _in_children(module: ModuleType, jobs: list[dict[str, Any]], folder: Path) -
         result = folder / f"{number}.json"
         child = os.fork()
         if not child:
-            _compile_and_exit(module, job, result)
+            _compile_and_exit(modules[job["module"]], job, result)
         running[child] = result
     while running:
         _reap(running)
@@ -84,19 +91,41 @@ def _compile_and_exit(module: ModuleType, job: dict[str, Any], result: Path) -> 
         os._exit(0)  # nothing but the one result: the parent goes on
 
 
-def _text(module: ModuleType, job: dict[str, Any], file: Path) -> str:
-    """A kernel's machine code as text, compiled with the options that the module's own launches have."""
+def _invariants_source(module: ModuleType, job: dict[str, Any]) -> ASTSource:
     kernel = getattr(module, job["kernel"] + "_kernel")
-    names = list(inspect.signature(kernel.fn).parameters)
     constants = {"channels": job["channels"], "BLOCK": module.BLOCK}
+    names = list(inspect.signature(kernel.fn).parameters)
     types = {"rows": "i32"} | dict.fromkeys(constants, "constexpr")
-    source = ASTSource(
+    return ASTSource(
         fn=kernel,
         signature={name: types.get(name, "*" + job["dtype"]) for name in names},
         constexprs={(names.index(name),): value for name, value in constants.items()},
     )
+
+
+def _pairs_source(module: ModuleType, job: dict[str, Any]) -> ASTSource:
+    """A kernel with loops, whose loads are as wide as its arrays are aligned: to 16 bytes, as torch allocates them."""
+    kernel, constants = getattr(module, job["kernel"] + "_kernel"), dict(job["constants"])
+    names = list(inspect.signature(kernel.fn).parameters)
+    if "BLOCK" in names:
+        constants["BLOCK"] = module.block(job["kernel"], constants["CHANNELS"], _BYTES[job["dtype"]])
+    constants |= {name: None for name in job["absent"] if name in names}
+    types = {"n_pairs": "i32"} | dict.fromkeys(_INDICES, "*i64") | dict.fromkeys(constants, "constexpr")
+    signature = {name: types.get(name, "*" + job["dtype"]) for name in names}
+    return ASTSource(
+        fn=kernel,
+        signature=signature,
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs={(k,): [["tt.divisibility", 16]] for k, name in enumerate(names) if signature[name].startswith("*")},
+    )
+
+
+def _text(module: ModuleType, job: dict[str, Any], file: Path) -> str:
+    """A kernel's machine code as text, compiled with the options that the module's own launches have."""
+    source = _pairs_source(module, job) if "constants" in job else _invariants_source(module, job)
+    options = module.options(*([job["kernel"]] if "constants" in job else []), job["lanes"])
     target = GPUTarget(job["backend"], job["arch"], job["lanes"])
-    compiled = triton.compile(source, target=target, options=module.options(job["lanes"]))
+    compiled = triton.compile(source, target=target, options=options)
     if job["backend"] == "hip":
         assembly: str = compiled.asm["amdgcn"]
         return assembly

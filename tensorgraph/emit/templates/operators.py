@@ -5,8 +5,11 @@
 
 import functools
 import hashlib
+import importlib
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -35,6 +38,23 @@ def operator(name: str, implementation: Callable, fake: Callable, vjp: Callable,
         torch.library.register_fake(qualified, fake)
         torch.library.register_autograd(qualified, vjp, setup_context=_save_inputs)
     return getattr(namespace, name).default
+
+
+@functools.cache
+def gpu_module(name: str, plain: ModuleType) -> ModuleType:
+    """The package's module of Triton kernels of this name, or the plain PyTorch one where triton is missing."""
+    return importlib.import_module(f".{name}", __package__) if _has_triton() else plain
+
+
+@functools.cache
+def _has_triton() -> bool:
+    """Whether there is a triton; says once what runs where there is none."""
+    try:
+        importlib.import_module("triton")
+    except ImportError as error:
+        warnings.warn(f"{architecture.NAME}: no Triton kernels ({error}); plain PyTorch runs on the GPU", stacklevel=2)
+        return False
+    return True
 
 
 def _save_inputs(ctx, inputs, output):

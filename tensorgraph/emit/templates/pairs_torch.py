@@ -76,6 +76,31 @@ def moments_backward(
     return targets.back(targets(spread) @ grad.mT), (chosen * grad_spread).sum(1)
 
 
+def moments_double_backward(
+    tensors: Tensor,
+    sensitivities: Tensor,
+    grad: Tensor,
+    tensors_change: Tensor,
+    sensitivities_change: Tensor,
+    target: Tensor,
+    starts: Tensor,
+    kinds: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    given = (tensors, sensitivities, grad, tensors_change, sensitivities_change)
+    return moments_change(moments, moments_backward, *given, target, starts, kinds)
+
+
+def moments_change(forward, backward, tensors, sensitivities, grad, tensors_change, sensitivities_change, *pairs):
+    """The double backward by two functions that are linear in each argument: each in turn takes its change."""
+    n_kinds = grad.shape[2]
+    return (
+        backward(tensors, sensitivities_change, grad, *pairs)[0],
+        backward(tensors_change, sensitivities, grad, *pairs)[1],
+        forward(tensors_change, sensitivities, n_kinds, *pairs)
+        + forward(tensors, sensitivities_change, n_kinds, *pairs),
+    )
+
+
 def _one_hot(kinds: Tensor, n_kinds: int, like: Tensor) -> Tensor:
     """[n_pairs, n_kinds]; no one where a kind is none of them."""
     return (kinds.unsqueeze(1) == torch.arange(n_kinds, device=kinds.device)).to(like.dtype)

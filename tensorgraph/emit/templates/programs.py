@@ -5,38 +5,16 @@ triton or no C compiler. All three are ``torch.library`` operators with fake and
 order three and above are taken by PyTorch through the plain functions.
 """
 
-import functools
 import importlib
-import warnings
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from . import architecture, native
-from .operators import derivatives, operator
+from . import native
+from .operators import derivatives, gpu_module, operator
 
 # Rows (atoms times channels) that plain PyTorch takes at a time: temporaries stay in the cache of a CPU.
 CPU_BLOCK_ROWS = 65_536
-
-
-@functools.cache
-def kernels(name: str, plain: ModuleType) -> ModuleType:
-    """The module of Triton programs with this name, or the plain ones where triton is missing."""
-    try:
-        return importlib.import_module(f".{name}", __package__)
-    except ImportError as error:
-        _warn(str(error))
-        return plain
-
-
-@functools.cache
-def _warn(reason: str) -> None:
-    warnings.warn(
-        f"{architecture.NAME}: no Triton kernels ({reason}); plain PyTorch runs on the GPU",
-        RuntimeWarning,
-        stacklevel=2,
-    )
 
 
 class Programs:
@@ -96,7 +74,7 @@ class Programs:
     def _run(self, name: str, *tensors: Tensor):
         self._check(name, tensors)
         if tensors[0].is_cuda:
-            return getattr(kernels(f"{self.stem}_triton", self.plain), name)(*tensors)
+            return getattr(gpu_module(f"{self.stem}_triton", self.plain), name)(*tensors)
         if tensors[0].shape[2] == 1:
             # C programs take vectors of channels: one channel of many atoms is many channels of one atom.
             return self._transposed(name, *tensors)

@@ -1,0 +1,100 @@
+"""The kernels of the sum over neighbours, as a package launches them, and what they move and do per pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tensorgraph.compiler import Compilation
+from tensorgraph.spec import NetworkSpec
+
+MODULE = "pairs_triton.py"
+
+NEIGHBOURS = 70
+"""Pairs of an atom that bytes per pair are for: what an atom has once is shared by so many."""
+
+_INDEX_BYTES = 8
+_OTHERS = {
+    "expand": ("other_factors", "other_matrix"),
+    "dots": ("other_messages", "other_matrix"),
+    "accumulate": ("other_factors", "other_messages"),
+    "moments": ("other_tensors", "other_sensitivities"),
+    "moments_backward": (),
+}
+
+
+@dataclass(frozen=True)
+class PairKernel:
+    """One launch of a pair operator.
+
+    Attributes:
+        name: of its result.
+        kernel: what runs, in the package's `pairs_triton.py`.
+        constants: the sizes that it is compiled for.
+        by_source: whether it takes the pairs by their source.
+        terms: how many products it adds: two for first-order changes.
+        numbers: that it reads and writes per pair; what an atom has once, divided by its pairs.
+        operations: additions and multiplications per pair.
+    """
+
+    name: str
+    kernel: str
+    constants: tuple[tuple[str, int], ...]
+    by_source: bool
+    terms: int
+    numbers: float
+    operations: int
+
+    def bytes_per_pair(self, size: int) -> int:
+        """For numbers of so many bytes, with the index of the pair."""
+        return round(size * self.numbers + _INDEX_BYTES)
+
+    def request(self) -> dict[str, Any]:
+        """What the worker needs besides dtype and target."""
+        absent = (*(_OTHERS[self.kernel] if self.terms == 1 else ()), *(() if self.by_source else ("order",)))
+        return {"module": MODULE, "kernel": self.kernel, "constants": dict(self.constants), "absent": absent}
+
+
+def pair_kernels(compilation: Compilation, channels: int) -> tuple[PairKernel, ...]:
+    """All launches of a spec's pair operators; none where it has no network."""
+    network = compilation.spec.network
+    if network is None:
+        return ()
+    components = compilation.basis.components
+    return (*_environment(components, network.sensitivity.functions, channels), *_moments(components, network))
+
+
+def _environment(components: int, functions: int, channels: int) -> Iterator[PairKernel]:
+    """Forward, backward and double backward of `environment`, in the order in which they first run."""
+    for name, kernel, by_source, terms in (
+        ("messages", "expand", True, 1),
+        ("environment", "accumulate", False, 1),
+        ("grad_T", "dots", False, 1),
+        ("received", "expand", False, 1),
+        ("grad_S", "dots", True, 1),
+        ("grad_Q", "accumulate", True, 1),
+        ("messages_2", "expand", True, 2),
+        ("grad_G", "accumulate", False, 2),
+        ("grad_S_2", "dots", True, 2),
+        ("grad_Q_2", "accumulate", True, 2),
+    ):
+        size = functions if by_source else components
+        per_pair = {"expand": terms * size + channels, "dots": terms * channels + size}
+        per_atom = size * channels * (1 if kernel == "accumulate" else terms)
+        numbers = per_pair.get(kernel, terms * (size + channels)) + per_atom / NEIGHBOURS
+        constants = (("SIZE", size), ("CHANNELS", channels))
+        yield PairKernel(name, kernel, constants, by_source, terms, numbers, 2 * terms * size * channels)
+
+
+def _moments(components: int, network: NetworkSpec) -> Iterator[PairKernel]:
+    """The same of `moments`, whose kinds are the species."""
+    functions, kinds = network.sensitivity.functions, len(network.species)
+    constants = (("COMPONENTS", components), ("FUNCTIONS", functions), ("KINDS", kinds))
+    size, of_pair = components * functions, components + functions
+    for name, kernel, terms, numbers, operations in (
+        ("moments", "moments", 1, of_pair + size * kinds / NEIGHBOURS, 2 * size),
+        ("moments_backward", "moments_backward", 1, 2 * of_pair + size * kinds / NEIGHBOURS, 4 * size),
+        ("moments_2", "moments", 2, 2 * of_pair + size * kinds / NEIGHBOURS, 4 * size),
+    ):
+        yield PairKernel(name, kernel, constants, False, terms, numbers, operations)
