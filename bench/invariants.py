@@ -71,19 +71,17 @@ def largest_difference(ours: Callable[[Tensor], Tensor], theirs: Callable[[Tenso
     return max(differences)
 
 
-def copy_bandwidth(device: str, numbers: int = 2**26) -> float:
-    """Bytes per second, read and written, of PyTorch's copy of one large array to another."""
-    source = torch.rand(numbers, device=device)
+def copying(size: int, device: str) -> Callable[[], Any]:
+    """A copy that reads and writes so many bytes together, of arrays of its own."""
+    source = torch.rand(size // 8, device=device)
     target = torch.empty_like(source)
-    seconds = interleaved({"copy": lambda: target.copy_(source)}, 9, device)["copy"]
-    return 2 * source.nbytes / statistics.median(seconds)
+    return lambda: target.copy_(source)
 
 
 def operators(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Each operator by itself: time, and bytes that it must move over what a copy moves in that time."""
+    """Each operator by itself, in turns with a copy that moves the bytes that it must move, and their times' ratio."""
     programs = importlib.import_module("generated.hiphop5.invariants").PROGRAMS
     sizes = (hiphop5.architecture.N_COMPONENTS, hiphop5.architecture.N_INVARIANTS, hiphop5.architecture.N_COMPONENTS)
-    copied = copy_bandwidth(options.device)
     rows = []
     for dtype in (torch.float32, torch.float64):
         inputs = [torch.randn(options.atoms, n, options.channels, device=options.device, dtype=dtype) for n in sizes]
@@ -91,10 +89,12 @@ def operators(options: argparse.Namespace) -> list[dict[str, Any]]:
             taken, operator = inputs[:count], getattr(programs, name)
             found = operator(*taken)
             moved = sum(tensor.nbytes for tensor in (*taken, *(found if isinstance(found, tuple) else (found,))))
-            seconds = interleaved({name: lambda f=operator, t=taken: f(*t)}, options.repeats, options.device)[name]
-            rate = moved / statistics.median(seconds)
+            runs = {"tensorgraph": lambda f=operator, t=taken: f(*t), "copy": copying(moved, options.device)}
+            seconds = interleaved(runs, options.repeats, options.device)
+            ours, copied = (statistics.median(seconds[run]) for run in runs)
             row = {"case": f"operator {name}", "rows": options.atoms * options.channels, "dtype": str(dtype)[6:]}
-            row |= {"tensorgraph": summary(seconds), "GB_per_s": rate / 1e9, "of_copy": rate / copied}
+            row |= {run: summary(times) for run, times in seconds.items()}
+            row |= {"GB_per_s": moved / ours / 1e9, "of_copy": copied / ours}
             rows.append(row | {"repeats": options.repeats} | machine(options.device))
     return rows
 

@@ -8,7 +8,10 @@ uses the fastest of its own kernels that are installed: numba on a CPU, Triton o
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -138,22 +141,51 @@ def print_peak(case: str, side: str, molecules: int, device: str) -> None:
     print(peak_memory(sides.cases(case)[side], device) / len(sides.batch.numbers))
 
 
+FIRST_CALLS = """
+import sys, time
+import torch
+from bench import steps
+sides = steps.Sides(6, torch.float32, sys.argv[1])
+forces, training = (sides.cases(case)["tensorgraph"] for case in steps.CASES[1:])
+start = time.perf_counter(); forces()
+middle = time.perf_counter(); training()
+print(middle - start, time.perf_counter() - middle)
+"""
+
+
+def first_calls(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Seconds of the first step with forces of a process, and of the first training step after it."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"TENSORGRAPH_CACHE": f"{folder}/cpu", "TRITON_CACHE_DIR": f"{folder}/gpu"}
+        for cache in ("cold", "warm"):
+            command = [sys.executable, "-c", FIRST_CALLS, options.device]
+            done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+            forces, training = map(float, done.stdout.splitlines()[-1].split())
+            row = {"case": f"first steps, {cache} cache", "forces_s": forces, "training_s": training}
+            rows.append(row | machine(options.device))
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--molecules", type=int, default=6, help="per side of the cube")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
-    rows = compared(options)
-    path = store(f"steps-{kind_of(options.device)}", rows)
+    rows, first = compared(options), first_calls(options)
+    path = store(f"steps-{kind_of(options.device)}", [*rows, *first])
     show(rows)
+    for row in first:
+        print(f"{row['case']}: forces {row['forces_s']:.2f} s, then training {row['training_s']:.2f} s")
     print(path)
 
 
 def show(rows: list[dict[str, Any]]) -> None:
     columns = ("tensorgraph ms", "hippynn ms", "times faster", "tensorgraph kB/atom", "hippynn kB/atom")
     table = Table("case", *(Column(h, justify="right") for h in columns))
-    table.title = f"{rows[0]['atoms']} atoms, {rows[0]['pairs']} pairs, {rows[0]['threads']} threads"
+    sizes = f"{rows[0]['atoms']} atoms, {rows[0]['pairs']} pairs, {rows[0]['threads']} threads"
+    table.title = f"{sizes}; hippynn with its {rows[0]['kernels']} kernels"
     for row in rows:
         medians = [f"{row[name]['median_ms']:.1f}" for name in ("tensorgraph", "hippynn")]
         peaks = [f"{row['peak_kB_per_atom'][name]:.0f}" for name in ("tensorgraph", "hippynn")]
