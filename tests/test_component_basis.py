@@ -1,7 +1,7 @@
 """Why components are independent Cartesian ones: in a real harmonic basis the same programs are longer.
 
-The harmonic basis is orthogonal (m = −l … l, as real solid harmonics) with rational coefficients: its normalisation, which
-would take roots, only scales inputs. Both bases go through the same passes.
+The harmonic basis is orthogonal (m = −l … l, as real solid harmonics) with rational coefficients: its normalisation,
+which would take roots, only scales inputs. Both bases go through the same passes.
 """
 
 from fractions import Fraction
