@@ -175,7 +175,9 @@ INLINE void gather(const int n_a, const int n_b, const int change, grouping pair
 INLINE void dot(const int n_a, const int n_b, vector *sums, const real *X, const real *B, const real *Y,
                 int64_t channels, int64_t lanes)
 {
-    const vector message = combine(n_b, B, Y, channels, lanes);
+    vector message = combine(n_b, B, Y, channels, lanes);
+    if (lanes < LANES) /* What is beyond the last channel is zero only where all B are finite. */
+        message = load((const real *)&message, lanes);
     UNROLLED
     for (int a = 0; a < n_a; a++)
         sums[a] += message * load(X + a * channels, lanes);
