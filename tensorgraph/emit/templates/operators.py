@@ -80,8 +80,8 @@ def check_starts(name: str, starts: Tensor, n_groups: int, n_rows: int) -> None:
     """Where the rows of each group begin, and the last ones end; on a GPU the value would have to be waited for."""
     if starts.shape != (n_groups + 1,):
         raise ValueError(f"{name} needs starts of [{n_groups + 1}], not {list(starts.shape)}")
-    if starts.is_cpu and starts[-1] != n_rows:
-        raise ValueError(f"{name} needs starts that end with {n_rows}, the number of pairs, not {int(starts[-1])}")
+    if starts.is_cpu and (end := starts[-1].item()) != n_rows:
+        raise ValueError(f"{name} needs starts that end with {n_rows}, the number of pairs, not {end}")
 
 
 def _save_inputs(ctx, inputs, output):
