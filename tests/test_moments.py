@@ -2,6 +2,10 @@
 
 import copy
 import importlib
+import itertools
+import subprocess
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -9,15 +13,23 @@ import torch
 from torch import Tensor
 
 from generated import hiphop5
-from tests.test_pairs import assert_close, backends, quiet
+from tests.test_pairs import assert_close, backends, chosen_backend, quiet
 
+ROOT = Path(__file__).parents[1]
 moments = importlib.import_module(f"{hiphop5.__name__}.moments")
 grouping = importlib.import_module(f"{hiphop5.__name__}.grouping")
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
 COLUMNS = ((16, 20), (1, 5), (4, 1), (9, 17), (25, 33))
 """Components and functions."""
 KINDS = (1, 4, 11)
-SYSTEMS = {"no atoms": (0, 0), "no pairs": (5, 0), "one pair": (3, 1), "few": (11, 90), "many": (3, 1100)}
+SYSTEMS = {
+    "no atoms": (0, 0),
+    "no pairs": (5, 0),
+    "one atom": (1, 4),
+    "one pair": (3, 1),
+    "few": (11, 90),
+    "many": (3, 1100),
+}
 """Atoms and pairs."""
 
 
@@ -75,17 +87,8 @@ def double(given: Case) -> Case:
 
 @pytest.fixture
 def backend_of(monkeypatch):
-    """Chooses what runs, and makes sure that it does."""
-
-    def choose(backend: str) -> None:
-        if backend == "pytorch":
-            monkeypatch.setattr(moments.native, "run", lambda *arguments, **macros: False)
-        else:
-            assert moments.native.available("moments_cpu.c", "moments", torch.float64, COMPONENTS=16, FUNCTIONS=20), (
-                "no C compiler here"
-            )
-
-    return choose
+    programs = {"moments", "moments_backward", "moments_double_backward"}
+    yield from chosen_backend(monkeypatch, moments.native, programs)
 
 
 @backends
@@ -116,7 +119,7 @@ def test_third_and_fourth_derivatives(backend_of, backend):
 @backends
 def test_finite_differences(backend_of, backend):
     backend_of(backend)
-    given = case("one pair", (4, 3), 2)._replace(kinds=torch.tensor([1]))
+    given = case("one atom", (4, 3), 2)._replace(kinds=torch.tensor([1, 0, 2, 1]))
     inputs = tuple(tensor.clone().requires_grad_() for tensor in given[3:5])
     assert torch.autograd.gradcheck(lambda *tensors: ours(given, *tensors), inputs)
     assert torch.autograd.gradgradcheck(lambda *tensors: ours(given, *tensors), inputs)
@@ -159,6 +162,42 @@ def test_number_of_threads_changes_no_bit():
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
+@pytest.mark.parametrize("summed", [*itertools.permutations([1.0, 1e16, -1e16])], ids=str)
+def test_sums_over_the_pairs_of_an_atom_are_taken_in_their_order(backend_of, summed):
+    """Another order would give another number; so too for the sum in the double backward."""
+    backend_of("native")
+    expected = (summed[0] + summed[1]) + summed[2]
+    index = grouping.PairGroups.of(torch.tensor([[0, 0, 0], [1, 0, 1]]), 2).index
+    tensors, ones = (torch.tensor(x, dtype=torch.float64).view(3, 1) for x in (summed, (1.0, 1.0, 1.0)))
+    inputs = tensors.requires_grad_(), ones.requires_grad_()
+    values = moments.moments(*inputs, torch.zeros(3, dtype=torch.int64), 1, index)
+    assert values[0].item() == expected
+    cotangent = torch.ones_like(values).requires_grad_()
+    slopes = torch.autograd.grad(values, inputs, cotangent, create_graph=True)
+    (change,) = torch.autograd.grad((slopes[0] * tensors.detach()).sum(), cotangent)
+    assert change[0].item() == expected
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_order_of_pairs_changes_no_bit(backend_of, dtype):
+    """Pairs of an atom keep theirs; those of different kinds may change places."""
+    backend_of("native")
+    given = case("few", dtype=dtype)
+    order = torch.argsort(given.index.target * 10 + given.kinds, stable=True)
+    assert not torch.equal(order, torch.arange(len(order)))
+    changed = given._replace(kinds=given.kinds[order], tensors=given.tensors[order],
+                             sensitivities=given.sensitivities[order])  # fmt: skip
+    found = []
+    for each in (changed, given):
+        inputs = [tensor.clone().requires_grad_() for tensor in each[3:5]]
+        values = ours(each, *inputs)
+        slopes = torch.autograd.grad(values, inputs, each.grad + values.square(), create_graph=True)
+        changes = torch.autograd.grad(sum(slope.square().sum() for slope in slopes), inputs)
+        found.append([values, *slopes, *changes])
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b[order] if len(b) == len(order) else b)
+
+
 def test_wrong_inputs_never_reach_the_programs():
     given = case("few")
     with pytest.raises(ValueError, match=r"moments needs \[90, 16\], not \[89, 16\]"):
@@ -169,6 +208,17 @@ def test_wrong_inputs_never_reach_the_programs():
         ours(given._replace(kinds=given.kinds.int()), given.tensors, given.sensitivities)
     with pytest.raises(ValueError, match=r"kinds of \[90\], not \[89\]"):
         ours(given._replace(kinds=given.kinds[1:]), given.tensors, given.sensitivities)
+    index = given.index
+    with pytest.raises(ValueError, match=r"index of \[90\], not \[90, 1\]"):
+        ours(given._replace(index=index._replace(target=index.target[:, None])), given.tensors, given.sensitivities)
+    for starts in (index.target_starts - 1, index.target_starts + 1):
+        with pytest.raises(ValueError, match=r"starts that end with 90, the number of pairs, not (89|91)"):
+            ours(given._replace(index=index._replace(target_starts=starts)), given.tensors, given.sensitivities)
+    wrong = given._replace(index=index._replace(target_starts=index.target_starts.view(3, 4)))
+    with pytest.raises(ValueError, match=r"starts of \[12\], not \[3, 4\]"):
+        ours(wrong, given.tensors, given.sensitivities)
+    with pytest.raises(TypeError, match="int64 index on cpu"):
+        moments._moments(*given[3:5], 4, index.target.to("meta"), index.target_starts, given.kinds)
 
 
 @quiet
@@ -181,6 +231,59 @@ def test_registrations_are_sound():
     torch.library.opcheck(moments._moments_operator, (*first[:2], 2, *pairs))
     torch.library.opcheck(moments._backward_operator, (*first, *pairs))
     torch.library.opcheck(moments._double_backward_operator, (*first, *second, *pairs))
+
+
+@quiet
+@pytest.mark.parametrize("dynamic", [None, True])
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_into_one_graph(backend, dynamic):
+    torch._dynamo.reset()
+    compiled = torch.compile(moments.moments, fullgraph=True, backend=backend, dynamic=dynamic)
+    for name in ("few", "many", "one atom", "no pairs"):
+        given, found = case(name), []
+        for function in (compiled, moments.moments):
+            inputs = [tensor.clone().requires_grad_() for tensor in given[3:5]]
+            values = function(*inputs, given.kinds, given.n_kinds, given.index)
+            found.append([values, *torch.autograd.grad(values.square().sum(), inputs)])
+        torch.testing.assert_close(*found, rtol=0, atol=0)
+    torch._dynamo.reset()
+
+
+class Exported(torch.nn.Module):
+    def forward(self, tensors: Tensor, sensitivities: Tensor, kinds: Tensor, index: tuple[Tensor, ...]) -> Tensor:
+        return moments.moments(tensors, sensitivities, kinds, 4, grouping.PairIndex(*index))
+
+
+RELOADED = """
+import sys
+import torch
+from tests.test_moments import case, ours
+loaded = torch.export.load(sys.argv[1]).module()
+for name in ("few", "no pairs", "one pair", "many", "no atoms"):
+    given, found = case(name), []
+    for whole in (False, True):
+        inputs = [tensor.clone().requires_grad_() for tensor in given[3:5]]
+        values = ours(given, *inputs) if whole else loaded(*inputs, given.kinds, tuple(given.index))
+        slopes = torch.autograd.grad(values.square().sum(), inputs, create_graph=True)
+        found.append([values, *slopes, *torch.autograd.grad(sum(s.square().sum() for s in slopes), inputs)])
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+"""
+
+
+@quiet
+def test_exported_and_reloaded_in_another_process(tmp_path):
+    """With other numbers of atoms and pairs, none and one pair too; derivatives are those of the operators, to the bit.
+
+    A graph exported for several atoms refuses a single one: their number is only known from that of the starts.
+    """
+    given, some = case("few"), {0: torch.export.Dim.DYNAMIC}
+    torch._dynamo.reset()
+    shapes = (some, some, some, tuple(some for _ in given.index))
+    arguments = (*given[3:5], given.kinds, tuple(given.index))
+    exported = torch.export.export(Exported(), arguments, dynamic_shapes=shapes)
+    torch.export.save(exported, tmp_path / "moments.pt2")
+    command = [sys.executable, "-c", RELOADED, str(tmp_path / "moments.pt2")]
+    subprocess.run(command, check=True, cwd=ROOT, timeout=120)
 
 
 def test_both_orders_of_the_first_layer_give_the_same_network():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.decorators import mark_unbacked
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.autograd import forward_ad
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("hiphop5", "flexible5", "hipnn")
@@ -133,6 +134,61 @@ def test_exported_and_reloaded_in_another_process(name, device, tmp_path):
     torch.export.save(exported, tmp_path / "invariants.pt2")
     code = RELOADED.format(name=name, shape=tuple(features.shape[1:]), device=device)
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "invariants.pt2")], check=True, cwd=ROOT, timeout=120)
+
+
+def operators_of_one_argument():
+    """Every public operator, of one of its arguments, with a value of that."""
+    from generated.hiphop5 import invariants, tensor_components
+    from generated.hiphop5.grouping import PairGroups
+    from generated.hiphop5.moments import moments
+    from generated.hiphop5.pairs import environment
+
+    index = PairGroups.of(torch.tensor([[0, 1, 1], [1, 0, 1]]), 2).index
+    kinds = torch.tensor([0, 1, 0])
+    t, s, q = (torch.ones(shape, dtype=torch.float64) for shape in ((3, 4), (3, 2), (2, 2, 3)))
+    yield pytest.param(invariants, torch.ones(2, 16, 3, dtype=torch.float64), id="invariants")
+    yield pytest.param(tensor_components, torch.ones(3, 3, dtype=torch.float64), id="tensor_components")
+    yield pytest.param(lambda x: environment(x, s, q, index), t, id="environment of tensors")
+    yield pytest.param(lambda x: environment(t, x, q, index), s, id="environment of sensitivities")
+    yield pytest.param(lambda x: environment(t, s, x, index), q, id="environment of features")
+    yield pytest.param(lambda x: moments(x, s, kinds, 2, index), t, id="moments of tensors")
+    yield pytest.param(lambda x: moments(t, x, kinds, 2, index), s, id="moments of sensitivities")
+
+
+one_argument = pytest.mark.parametrize(("function", "value"), list(operators_of_one_argument()))
+
+
+@one_argument
+@pytest.mark.parametrize("tracked", [False, True])
+def test_forward_mode_is_refused(request, function, value, tracked):
+    """PyTorch alone would answer zero."""
+    name = request.node.callspec.id.split("-")[-1].split()[0]
+    value = value.clone().requires_grad_(tracked)
+    with pytest.raises(NotImplementedError, match=f"{name} has no forward-mode derivatives"):
+        torch.func.jvp(function, (value,), (value,))
+    with pytest.raises(NotImplementedError, match=f"{name} has no forward-mode derivatives"):
+        torch.func.jacfwd(function)(value)
+    with forward_ad.dual_level():
+        function(value)
+        with pytest.raises(NotImplementedError, match=f"{name} has no forward-mode derivatives"):
+            function(forward_ad.make_dual(value, value))
+
+
+@one_argument
+def test_tangents_of_cotangents_are_refused(function, value):
+    value = value.clone().requires_grad_()
+    with forward_ad.dual_level():
+        output = function(value)
+        cotangent = forward_ad.make_dual(torch.ones_like(output), torch.ones_like(output))
+        with pytest.raises(NotImplementedError, match="has no forward-mode derivatives"):
+            torch.autograd.grad(output, value, cotangent)
+
+
+@one_argument
+def test_derivatives_by_torch_func_are_refused_clearly(function, value):
+    for transform in (torch.func.grad, torch.func.jacrev, torch.func.hessian):
+        with pytest.raises(NotImplementedError, match=r"has no derivatives by torch\.func"):
+            transform(lambda x: function(x).sum())(value)
 
 
 @devices

@@ -53,14 +53,18 @@ typedef real unaligned_vector __attribute__((vector_size(VECTOR_BYTES), aligned(
 #define ODD 1, 3
 #endif
 
+/* An integer as wide as a lane. */
+#if BYTES_OF(REAL) == 4
+typedef int32_t integer;
+#else
+typedef int64_t integer;
+#endif
+typedef integer lane_numbers __attribute__((vector_size(VECTOR_BYTES)));
+
 /* Lanes of two vectors, side by side, by their numbers. */
 #if defined(__clang__)
 #define SHUFFLE(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
-#elif BYTES_OF(REAL) == 4
-typedef int32_t lane_numbers __attribute__((vector_size(VECTOR_BYTES)));
-#define SHUFFLE(x, y, ...) __builtin_shuffle(x, y, (lane_numbers){__VA_ARGS__})
 #else
-typedef int64_t lane_numbers __attribute__((vector_size(VECTOR_BYTES)));
 #define SHUFFLE(x, y, ...) __builtin_shuffle(x, y, (lane_numbers){__VA_ARGS__})
 #endif
 
@@ -91,6 +95,12 @@ INLINE void store(real *to, vector value, int64_t lanes)
         *(unaligned_vector *)to = value;
     else
         memcpy(to, &value, lanes * sizeof(real));
+}
+
+/* The first lanes of a vector, the rest zero, whatever is there. */
+INLINE vector first(vector value, int64_t lanes)
+{
+    return (vector)((lane_numbers)value & ((lane_numbers){EVEN} < (integer)(2 * lanes)));
 }
 
 /* Sum of factors[k] rows[k], the rows a stride of numbers apart; four chains, so that no addition waits for the last. */
@@ -175,7 +185,9 @@ INLINE void gather(const int n_a, const int n_b, const int change, grouping pair
 INLINE void dot(const int n_a, const int n_b, vector *sums, const real *X, const real *B, const real *Y,
                 int64_t channels, int64_t lanes)
 {
-    const vector message = combine(n_b, B, Y, channels, lanes);
+    vector message = combine(n_b, B, Y, channels, lanes);
+    if (lanes < LANES) /* What is beyond the last channel is zero only where all B are finite. */
+        message = first(message, lanes);
     UNROLLED
     for (int a = 0; a < n_a; a++)
         sums[a] += message * load(X + a * channels, lanes);

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from . import native, pairs_torch
 from .grouping import PairIndex
-from .operators import derivatives, gpu_module, operator
+from .operators import check_rows, check_starts, check_transforms, check_types, derivatives, gpu_module, operator
 
 CODE = ("pairs_cpu.c", "pairs_torch.py", "pairs_triton.py", "grouping.py", "native.py", "operators.py", "pairs.py")
 
@@ -37,33 +37,32 @@ def environment(tensors: Tensor, sensitivities: Tensor, weighted: Tensor, index:
         tensors: ``[n_pairs, n_components]``, of the pairs sorted by central atom; float32 or float64.
         sensitivities: ``[n_pairs, n_functions]``.
         weighted: ``[n_atoms, n_functions, n_channels]``, what each atom sends as a neighbour.
-        index: which pairs belong to which atoms.
+        index: which pairs belong to which atoms; its numbers are believed.
 
     Returns:
-        ``[n_atoms, n_components, n_channels]``, differentiable to any order by ``torch.autograd``.
+        ``[n_atoms, n_components, n_channels]``, differentiable to any order by ``torch.autograd`` in reverse mode.
 
     Raises:
         ValueError: shapes that do not belong together.
-        TypeError: dtypes other than one of float32 and float64, or an index that is not int64.
+        TypeError: dtypes other than one of float32 and float64, or an index that is not int64, or is elsewhere.
+        NotImplementedError: derivatives in forward mode, or by ``torch.func``.
     """
+    check_transforms("environment", tensors, sensitivities, weighted)
     return _environment_operator(tensors, sensitivities, weighted, *index)
 
 
 def _check(name: str, tensors: tuple[Tensor, ...], index: PairIndex) -> None:
     """Programs believe in shapes: a wrong one would be a wrong address."""
-    if len({(t.dtype, t.device) for t in tensors}) > 1 or tensors[0].dtype not in native.REALS:
-        raise TypeError(f"{name} needs one of float32 and float64, not {[(t.dtype, t.device) for t in tensors]}")
-    if any(t.dtype != torch.int64 for t in index):
-        raise TypeError(f"{name} needs an int64 index, not {[t.dtype for t in index]}")
-    n_pairs, n_targets, n_sources = index.target.shape[0], len(index.target_starts) - 1, len(index.source_starts) - 1
-    components, functions, channels = tensors[0].shape[-1], tensors[1].shape[-1], tensors[2].shape[-1]
-    t, s, q = (n_pairs, components), (n_pairs, functions), (n_sources, functions, channels)
-    for tensor, shape in zip(tensors, (t, s, q, (n_targets, components, channels), t, s, q), strict=False):
+    check_types(name, tensors, index)
+    n_pairs, n_atoms = index.target.numel(), index.target_starts.numel() - 1
+    components, functions, channels = (tensor.shape[-1] if tensor.dim() else 0 for tensor in tensors[:3])
+    t, s, q = (n_pairs, components), (n_pairs, functions), (n_atoms, functions, channels)
+    for tensor, shape in zip(tensors, (t, s, q, (n_atoms, components, channels), t, s, q), strict=False):
         if tensor.shape != shape:
             raise ValueError(f"{name} needs {list(shape)}, not {list(tensor.shape)}")
-    for rows in (index.target, index.source, index.by_source):
-        if rows.shape != (n_pairs,):
-            raise ValueError(f"{name} needs an index of [{n_pairs}], not {list(rows.shape)}")
+    check_rows(name, (index.target, index.source, index.by_source), n_pairs)
+    for starts in (index.target_starts, index.source_starts):
+        check_starts(name, starts, n_atoms, n_pairs)
 
 
 def _run(name: str, outputs: tuple[Tensor, ...], tensors: tuple[Tensor, ...], index: PairIndex) -> bool:
@@ -157,8 +156,8 @@ def _empty(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def _fake_environment(tensors, sensitivities, weighted, *index):
-    n_targets = index[2].shape[0] - 1
-    return weighted.new_empty((n_targets, tensors.shape[1], weighted.shape[2]))
+    # Not from the starts, of one more than there are atoms: where that is a symbol, a graph would refuse one atom.
+    return weighted.new_empty((weighted.shape[0], tensors.shape[1], weighted.shape[2]))
 
 
 def _fake_environment_backward(tensors, sensitivities, weighted, grad, *index):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import native
-from .operators import derivatives, gpu_module, operator
+from .operators import check_types, derivatives, gpu_module, operator
 
 # Rows (atoms times channels) that plain PyTorch takes at a time: temporaries stay in the cache of a CPU.
 CPU_BLOCK_ROWS = 65_536
@@ -100,10 +100,7 @@ class Programs:
 
     def _check(self, name: str, tensors: tuple[Tensor, ...]) -> None:
         """Kernels believe in shapes: a wrong one would be a wrong address."""
-        if len({(t.dtype, t.device) for t in tensors}) > 1:
-            raise TypeError(f"{name} needs one dtype and device, not {[(t.dtype, t.device) for t in tensors]}")
-        if tensors[0].dtype not in native.REALS:
-            raise TypeError(f"{name} needs float32 or float64, not {tensors[0].dtype}")
+        check_types(name, tensors)
         atoms, channels = tensors[0].shape[0], tensors[0].shape[-1]
         for tensor, size in zip(tensors, (self.n_inputs, self.n_outputs, self.n_inputs), strict=False):
             if tensor.shape != (atoms, size, channels):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from . import architecture
+from .operators import check_transforms
 from .programs import Programs
 
 PROGRAMS = Programs("program", architecture.N_COMPONENTS, architecture.N_INVARIANTS)
@@ -21,9 +22,10 @@ def invariants(features: Tensor) -> Tensor:
 
     Returns:
         ``[n_atoms, n_invariants, n_channels]``: full contractions of the symmetric traceless tensors whose leading
-        coefficient is one. Differentiable to any order by ``torch.autograd`` (not by ``torch.func``).
+        coefficient is one. Differentiable to any order by ``torch.autograd`` in reverse mode.
 
     Raises:
+        NotImplementedError: derivatives in forward mode, or by ``torch.func``.
         ValueError: a wrong shape.
         TypeError: a dtype other than float32 and float64.
     """
@@ -32,4 +34,5 @@ def invariants(features: Tensor) -> Tensor:
         raise ValueError(f"features must be [n_atoms, {expected}, n_channels], not {list(features.shape)}")
     if features.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"features must be float32 or float64, not {features.dtype}")
+    check_transforms("invariants", features)
     return PROGRAMS.forward(features)

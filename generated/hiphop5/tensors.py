@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from . import architecture
+from .operators import check_transforms
 from .programs import Programs
 
 PROGRAMS = Programs("tensors", 3, architecture.N_COMPONENTS)
@@ -20,9 +21,10 @@ def tensor_components(unit_vectors: Tensor) -> Tensor:
 
     Returns:
         ``[n, (MAX_RANK + 1)²]``: for each rank the independent components, by their sorted indices (x before y before
-        z), with leading coefficient one. Differentiable to any order by ``torch.autograd`` (not by ``torch.func``).
+        z), with leading coefficient one. Differentiable to any order by ``torch.autograd`` in reverse mode.
 
     Raises:
+        NotImplementedError: derivatives in forward mode, or by ``torch.func``.
         ValueError: a wrong shape.
         TypeError: a dtype other than float32 and float64.
     """
@@ -30,4 +32,5 @@ def tensor_components(unit_vectors: Tensor) -> Tensor:
         raise ValueError(f"unit_vectors must be [n, 3], not {list(unit_vectors.shape)}")
     if unit_vectors.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"unit_vectors must be float32 or float64, not {unit_vectors.dtype}")
+    check_transforms("tensor_components", unit_vectors)
     return PROGRAMS.forward(unit_vectors.unsqueeze(2)).squeeze(2)

@@ -16,12 +16,11 @@ stands in where there is no triton or no C compiler.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from . import native, pairs_torch
 from .grouping import PairIndex
-from .operators import derivatives, gpu_module, operator
+from .operators import check_rows, check_starts, check_transforms, check_types, derivatives, gpu_module, operator
 
 CODE = ("moments_cpu.c", "pairs_torch.py", "pairs_triton.py", "grouping.py", "native.py", "operators.py", "moments.py")
 
@@ -34,32 +33,35 @@ def moments(tensors: Tensor, sensitivities: Tensor, kinds: Tensor, n_kinds: int,
         sensitivities: ``[n_pairs, n_functions]``.
         kinds: ``[n_pairs]``, int64, of the neighbours; pairs of a kind outside 0 to ``n_kinds - 1`` count nothing.
         n_kinds: how many there are.
-        index: which pairs belong to which atoms.
+        index: which pairs belong to which atoms; its numbers are believed.
 
     Returns:
-        ``[n_atoms, n_components, n_kinds, n_functions]``, differentiable to any order by ``torch.autograd``.
+        ``[n_atoms, n_components, n_kinds, n_functions]``, differentiable to any order by ``torch.autograd`` in
+        reverse mode.
 
     Raises:
         ValueError: shapes that do not belong together.
-        TypeError: dtypes other than one of float32 and float64, or an index that is not int64.
+        TypeError: dtypes other than one of float32 and float64, or an index that is not int64, or is elsewhere.
+        NotImplementedError: derivatives in forward mode, or by ``torch.func``.
     """
+    check_transforms("moments", tensors, sensitivities)
     return _moments_operator(tensors, sensitivities, n_kinds, index.target, index.target_starts, kinds)
 
 
 def _check(name: str, tensors: tuple[Tensor, ...], n_kinds: int, pairs: tuple[Tensor, Tensor, Tensor]) -> None:
     """Programs believe in shapes: a wrong one would be a wrong address."""
-    if len({(t.dtype, t.device) for t in tensors}) > 1 or tensors[0].dtype not in native.REALS:
-        raise TypeError(f"{name} needs one of float32 and float64, not {[(t.dtype, t.device) for t in tensors]}")
-    if any(t.dtype != torch.int64 for t in pairs):
-        raise TypeError(f"{name} needs an int64 index, not {[t.dtype for t in pairs]}")
+    check_types(name, tensors, pairs)
     target, starts, kinds = pairs
-    n_pairs, components, functions = target.shape[0], tensors[0].shape[-1], tensors[1].shape[-1]
-    t, s, d = (n_pairs, components), (n_pairs, functions), (len(starts) - 1, components, n_kinds, functions)
+    n_pairs, n_atoms = target.numel(), starts.numel() - 1
+    components, functions = (tensor.shape[-1] if tensor.dim() else 0 for tensor in tensors[:2])
+    t, s, d = (n_pairs, components), (n_pairs, functions), (n_atoms, components, n_kinds, functions)
     for tensor, shape in zip(tensors, (t, s, d, t, s), strict=False):
         if tensor.shape != shape:
             raise ValueError(f"{name} needs {list(shape)}, not {list(tensor.shape)}")
+    check_rows(name, (target,), n_pairs)
     if kinds.shape != (n_pairs,):
         raise ValueError(f"{name} needs kinds of [{n_pairs}], not {list(kinds.shape)}")
+    check_starts(name, starts, n_atoms, n_pairs)
 
 
 def _run(

@@ -99,7 +99,8 @@ def moments_change(forward, backward, tensors, sensitivities, grad, tensors_chan
     return (
         backward(tensors, sensitivities_change, grad, *pairs)[0],
         backward(tensors_change, sensitivities, grad, *pairs)[1],
-        forward(tensors_change, sensitivities, n_kinds, *pairs) + forward(tensors, sensitivities_change, n_kinds, *pairs),
+        forward(tensors_change, sensitivities, n_kinds, *pairs)
+        + forward(tensors, sensitivities_change, n_kinds, *pairs),
     )
 
 

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import architecture
 
@@ -36,7 +37,7 @@ def operator(name: str, implementation: Callable, fake: Callable, vjp: Callable,
         torch.library.define(qualified, schema, tags=torch.Tag.pt2_compliant_tag)
         torch.library.impl(qualified, "default", implementation)
         torch.library.register_fake(qualified, fake)
-        torch.library.register_autograd(qualified, vjp, setup_context=_save_inputs)
+        torch.library.register_autograd(qualified, _reverse_only(name, vjp), setup_context=_save_inputs)
     return getattr(namespace, name).default
 
 
@@ -55,6 +56,52 @@ def _has_triton() -> bool:
         warnings.warn(f"{architecture.NAME}: no Triton kernels ({error}); plain PyTorch runs on the GPU", stacklevel=2)
         return False
     return True
+
+
+def check_transforms(name: str, *tensors: Tensor) -> None:
+    """Refuses derivatives that an operator does not have; PyTorch would silently take tangents for zero."""
+    if torch.compiler.is_compiling():
+        return
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise NotImplementedError(f"{name} has no forward-mode derivatives, only those of torch.autograd.grad")
+    # Tensors of torch.func.grad, that is; those of torch.func.vmap alone need no gradient.
+    if any(tensor.requires_grad and torch.func.debug_unwrap(tensor) is not tensor for tensor in tensors):
+        raise NotImplementedError(f"{name} has no derivatives by torch.func, only those of torch.autograd.grad")
+
+
+def _reverse_only(name: str, vjp: Callable) -> Callable:
+    """Cotangents may have tangents too."""
+
+    @functools.wraps(vjp)
+    def checked(ctx, *grads):
+        check_transforms(f"the derivative of {name}", *(grad for grad in grads if grad is not None))
+        return vjp(ctx, *grads)
+
+    return checked
+
+
+def check_types(name: str, tensors: Sequence[Tensor], index: Sequence[Tensor] = ()) -> None:
+    """Programs believe in types: another one would be a wrong address."""
+    device = tensors[0].device
+    if len({(t.dtype, t.device) for t in tensors}) > 1 or tensors[0].dtype not in (torch.float32, torch.float64):
+        found = [(t.dtype, t.device) for t in tensors]
+        raise TypeError(f"{name} needs one dtype and device, one of float32 and float64, not {found}")
+    if any(t.dtype != torch.int64 or t.device != device for t in index):
+        raise TypeError(f"{name} needs an int64 index on {device}, not {[(t.dtype, t.device) for t in index]}")
+
+
+def check_rows(name: str, rows: Sequence[Tensor], n_rows: int) -> None:
+    for tensor in rows:
+        if tensor.shape != (n_rows,):
+            raise ValueError(f"{name} needs an index of [{n_rows}], not {list(tensor.shape)}")
+
+
+def check_starts(name: str, starts: Tensor, n_groups: int, n_rows: int) -> None:
+    """Where the rows of each group begin, and the last ones end; on a GPU the value would have to be waited for."""
+    if starts.shape != (n_groups + 1,):
+        raise ValueError(f"{name} needs starts of [{n_groups + 1}], not {list(starts.shape)}")
+    if starts.is_cpu and (end := starts[-1].item()) != n_rows:
+        raise ValueError(f"{name} needs starts that end with {n_rows}, the number of pairs, not {end}")
 
 
 def _save_inputs(ctx, inputs, output):
