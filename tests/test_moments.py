@@ -27,6 +27,7 @@ SYSTEMS = {
     "no pairs": (5, 0),
     "one atom": (1, 4),
     "one pair": (3, 1),
+    "three atoms": (3, 4),
     "few": (11, 90),
     "many": (3, 1100),
 }
@@ -45,12 +46,13 @@ class Case(NamedTuple):
 
 
 def case(name: str, columns: tuple[int, int] = (16, 20), n_kinds: int = 4, dtype: torch.dtype = torch.float64) -> Case:
-    """Some pairs have no kind."""
+    """Some atoms have no kind."""
     n_atoms, n_pairs = SYSTEMS[name]
     generator = torch.Generator().manual_seed(n_pairs)
     # The last atom has no neighbours.
-    ends = torch.randint(0, max(1, n_atoms - 1), (2, n_pairs), generator=generator).sort(dim=1).values
-    kinds = torch.randint(-1, n_kinds + 1, (n_pairs,), generator=generator)
+    ends = torch.randint(0, max(1, n_atoms - 1), (2, n_pairs), generator=generator)
+    ends[0] = ends[0].sort().values
+    kinds = torch.randint(-1, n_kinds + 1, (n_atoms,), generator=generator)
     components, functions = columns
     shapes = [(n_pairs, components), (n_pairs, functions), (n_atoms, components, n_kinds, functions)]
     index = grouping.PairGroups.of(ends, n_atoms).index
@@ -58,7 +60,8 @@ def case(name: str, columns: tuple[int, int] = (16, 20), n_kinds: int = 4, dtype
 
 
 def reference(given: Case, tensors: Tensor, sensitivities: Tensor) -> Tensor:
-    one_hot = (given.kinds[:, None] == torch.arange(given.n_kinds)).to(tensors.dtype)
+    kinds = given.kinds[given.index.source]
+    one_hot = (kinds[:, None] == torch.arange(given.n_kinds)).to(tensors.dtype)
     products = torch.einsum("pm,pk,pf->pmkf", tensors, one_hot, sensitivities)
     return torch.zeros_like(given.grad, dtype=tensors.dtype).index_add(0, given.index.target, products)
 
@@ -119,7 +122,7 @@ def test_third_and_fourth_derivatives(backend_of, backend):
 @backends
 def test_finite_differences(backend_of, backend):
     backend_of(backend)
-    given = case("one atom", (4, 3), 2)._replace(kinds=torch.tensor([1, 0, 2, 1]))
+    given = case("three atoms", (4, 3), 2)._replace(kinds=torch.tensor([1, 0, 2]))
     inputs = tuple(tensor.clone().requires_grad_() for tensor in given[3:5])
     assert torch.autograd.gradcheck(lambda *tensors: ours(given, *tensors), inputs)
     assert torch.autograd.gradgradcheck(lambda *tensors: ours(given, *tensors), inputs)
@@ -170,7 +173,7 @@ def test_sums_over_the_pairs_of_an_atom_are_taken_in_their_order(backend_of, sum
     index = grouping.PairGroups.of(torch.tensor([[0, 0, 0], [1, 0, 1]]), 2).index
     tensors, ones = (torch.tensor(x, dtype=torch.float64).view(3, 1) for x in (summed, (1.0, 1.0, 1.0)))
     inputs = tensors.requires_grad_(), ones.requires_grad_()
-    values = moments.moments(*inputs, torch.zeros(3, dtype=torch.int64), 1, index)
+    values = moments.moments(*inputs, torch.zeros(2, dtype=torch.int64), 1, index)
     assert values[0].item() == expected
     cotangent = torch.ones_like(values).requires_grad_()
     slopes = torch.autograd.grad(values, inputs, cotangent, create_graph=True)
@@ -183,9 +186,10 @@ def test_order_of_pairs_changes_no_bit(backend_of, dtype):
     """Pairs of an atom keep theirs; those of different kinds may change places."""
     backend_of("native")
     given = case("few", dtype=dtype)
-    order = torch.argsort(given.index.target * 10 + given.kinds, stable=True)
+    source = given.index.source
+    order = torch.argsort(given.index.target * 10 + given.kinds[source], stable=True)
     assert not torch.equal(order, torch.arange(len(order)))
-    changed = given._replace(kinds=given.kinds[order], tensors=given.tensors[order],
+    changed = given._replace(index=given.index._replace(source=source[order]), tensors=given.tensors[order],
                              sensitivities=given.sensitivities[order])  # fmt: skip
     found = []
     for each in (changed, given):
@@ -206,9 +210,11 @@ def test_wrong_inputs_never_reach_the_programs():
         ours(given, given.tensors.float(), given.sensitivities)
     with pytest.raises(TypeError, match="int64 index"):
         ours(given._replace(kinds=given.kinds.int()), given.tensors, given.sensitivities)
-    with pytest.raises(ValueError, match=r"kinds of \[90\], not \[89\]"):
+    with pytest.raises(ValueError, match=r"starts of \[11\], not \[12\]"):
         ours(given._replace(kinds=given.kinds[1:]), given.tensors, given.sensitivities)
     index = given.index
+    with pytest.raises(ValueError, match=r"index of \[90\], not \[89\]"):
+        ours(given._replace(index=index._replace(source=index.source[1:])), given.tensors, given.sensitivities)
     with pytest.raises(ValueError, match=r"index of \[90\], not \[90, 1\]"):
         ours(given._replace(index=index._replace(target=index.target[:, None])), given.tensors, given.sensitivities)
     for starts in (index.target_starts - 1, index.target_starts + 1):
@@ -218,14 +224,14 @@ def test_wrong_inputs_never_reach_the_programs():
     with pytest.raises(ValueError, match=r"starts of \[12\], not \[3, 4\]"):
         ours(wrong, given.tensors, given.sensitivities)
     with pytest.raises(TypeError, match="int64 index on cpu"):
-        moments._moments(*given[3:5], 4, index.target.to("meta"), index.target_starts, given.kinds)
+        moments._moments(*given[3:5], 4, index.target.to("meta"), index.source, index.target_starts, given.kinds)
 
 
 @quiet
 def test_registrations_are_sound():
     """PyTorch's own checks: schema, fake tensors, autograd registration, ahead-of-time dispatch."""
     given = case("few", (4, 3), 2)
-    pairs = (given.index.target, given.index.target_starts, given.kinds)
+    pairs = (given.index.target, given.index.source, given.index.target_starts, given.kinds)
     first = [tensor.clone().requires_grad_() for tensor in given[3:]]
     second = [torch.randn_like(tensor).requires_grad_() for tensor in given[3:5]]
     torch.library.opcheck(moments._moments_operator, (*first[:2], 2, *pairs))
@@ -259,7 +265,7 @@ import sys
 import torch
 from tests.test_moments import case, ours
 loaded = torch.export.load(sys.argv[1]).module()
-for name in ("few", "no pairs", "one pair", "many", "no atoms"):
+for name in ("few", "no pairs", "one pair", "many", "no atoms", "one atom"):
     given, found = case(name), []
     for whole in (False, True):
         inputs = [tensor.clone().requires_grad_() for tensor in given[3:5]]
@@ -272,10 +278,7 @@ for name in ("few", "no pairs", "one pair", "many", "no atoms"):
 
 @quiet
 def test_exported_and_reloaded_in_another_process(tmp_path):
-    """With other numbers of atoms and pairs, none and one pair too; derivatives are those of the operators, to the bit.
-
-    A graph exported for several atoms refuses a single one: their number is only known from that of the starts.
-    """
+    """With other numbers of atoms and pairs, none and one too; derivatives are those of the operators, to the bit."""
     given, some = case("few"), {0: torch.export.Dim.DYNAMIC}
     torch._dynamo.reset()
     shapes = (some, some, some, tuple(some for _ in given.index))

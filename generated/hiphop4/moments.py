@@ -31,7 +31,7 @@ def moments(tensors: Tensor, sensitivities: Tensor, kinds: Tensor, n_kinds: int,
     Args:
         tensors: ``[n_pairs, n_components]``, of the pairs sorted by central atom; float32 or float64.
         sensitivities: ``[n_pairs, n_functions]``.
-        kinds: ``[n_pairs]``, int64, of the neighbours; pairs of a kind outside 0 to ``n_kinds - 1`` count nothing.
+        kinds: ``[n_atoms]``, int64; neighbours of a kind outside 0 to ``n_kinds - 1`` count nothing.
         n_kinds: how many there are.
         index: which pairs belong to which atoms; its numbers are believed.
 
@@ -45,23 +45,23 @@ def moments(tensors: Tensor, sensitivities: Tensor, kinds: Tensor, n_kinds: int,
         NotImplementedError: derivatives in forward mode, or by ``torch.func``.
     """
     check_transforms("moments", tensors, sensitivities)
-    return _moments_operator(tensors, sensitivities, n_kinds, index.target, index.target_starts, kinds)
+    return _moments_operator(tensors, sensitivities, n_kinds, index.target, index.source, index.target_starts, kinds)
 
 
-def _check(name: str, tensors: tuple[Tensor, ...], n_kinds: int, pairs: tuple[Tensor, Tensor, Tensor]) -> None:
-    """Programs believe in shapes: a wrong one would be a wrong address."""
-    check_types(name, tensors, pairs)
-    target, starts, kinds = pairs
-    n_pairs, n_atoms = target.numel(), starts.numel() - 1
+def _checked(name: str, tensors: tuple[Tensor, ...], n_kinds: int, index: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Target, starts and kind of the pairs; programs believe in shapes, and a wrong one would be a wrong address."""
+    check_types(name, tensors, index)
+    target, source, starts, kinds = index
+    n_pairs, n_atoms = target.numel(), kinds.numel()
     components, functions = (tensor.shape[-1] if tensor.dim() else 0 for tensor in tensors[:2])
     t, s, d = (n_pairs, components), (n_pairs, functions), (n_atoms, components, n_kinds, functions)
     for tensor, shape in zip(tensors, (t, s, d, t, s), strict=False):
         if tensor.shape != shape:
             raise ValueError(f"{name} needs {list(shape)}, not {list(tensor.shape)}")
-    check_rows(name, (target,), n_pairs)
-    if kinds.shape != (n_pairs,):
-        raise ValueError(f"{name} needs kinds of [{n_pairs}], not {list(kinds.shape)}")
+    check_rows(name, (target, source), n_pairs)
+    check_rows(name, (kinds,), n_atoms)
     check_starts(name, starts, n_atoms, n_pairs)
+    return target, starts, kinds.index_select(0, source)
 
 
 def _run(
@@ -79,23 +79,23 @@ def _run(
 
 
 def _moments(
-    tensors: Tensor, sensitivities: Tensor, n_kinds: int, target: Tensor, starts: Tensor, kinds: Tensor
+    tensors: Tensor, sensitivities: Tensor, n_kinds: int, target: Tensor, source: Tensor, starts: Tensor, kinds: Tensor
 ) -> Tensor:
-    given, pairs = (tensors, sensitivities), (target, starts, kinds)
-    _check("moments", given, n_kinds, pairs)
+    given = (tensors, sensitivities)
+    pairs = _checked("moments", given, n_kinds, (target, source, starts, kinds))
     if tensors.is_cuda:
         return gpu_module("pairs_triton", pairs_torch).moments(*given, n_kinds, *pairs)
-    output = _fake_moments(*given, n_kinds, *pairs)
+    output = _fake_moments(*given, n_kinds, kinds)
     if _run("moments", (output,), given, n_kinds, pairs):
         return output
     return pairs_torch.moments(*given, n_kinds, *pairs)
 
 
 def _moments_backward(
-    tensors: Tensor, sensitivities: Tensor, grad: Tensor, target: Tensor, starts: Tensor, kinds: Tensor
+    tensors: Tensor, sensitivities: Tensor, grad: Tensor, target: Tensor, source: Tensor, starts: Tensor, kinds: Tensor
 ) -> tuple[Tensor, Tensor]:
-    given, pairs = (tensors, sensitivities, grad), (target, starts, kinds)
-    _check("moments_backward", given, grad.shape[2], pairs)
+    given = (tensors, sensitivities, grad)
+    pairs = _checked("moments_backward", given, grad.shape[2], (target, source, starts, kinds))
     if tensors.is_cuda:
         return gpu_module("pairs_triton", pairs_torch).moments_backward(*given, *pairs)
     outputs = _fake_moments_backward(*given, *pairs)
@@ -111,11 +111,12 @@ def _moments_double_backward(
     tensors_change: Tensor,
     sensitivities_change: Tensor,
     target: Tensor,
+    source: Tensor,
     starts: Tensor,
     kinds: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    given, pairs = (tensors, sensitivities, grad, tensors_change, sensitivities_change), (target, starts, kinds)
-    _check("moments_double_backward", given, grad.shape[2], pairs)
+    given = (tensors, sensitivities, grad, tensors_change, sensitivities_change)
+    pairs = _checked("moments_double_backward", given, grad.shape[2], (target, source, starts, kinds))
     if tensors.is_cuda:
         return gpu_module("pairs_triton", pairs_torch).moments_double_backward(*given, *pairs)
     outputs = _fake_moments_double_backward(*given, *pairs)
@@ -124,8 +125,8 @@ def _moments_double_backward(
     return pairs_torch.moments_double_backward(*given, *pairs)
 
 
-def _fake_moments(tensors, sensitivities, n_kinds, target, starts, kinds):
-    return tensors.new_empty((starts.shape[0] - 1, tensors.shape[1], n_kinds, sensitivities.shape[1]))
+def _fake_moments(tensors, sensitivities, n_kinds, *index):
+    return tensors.new_empty((index[-1].shape[0], tensors.shape[1], n_kinds, sensitivities.shape[1]))
 
 
 def _fake_moments_backward(tensors, sensitivities, grad, *pairs):
@@ -136,17 +137,17 @@ def _fake_moments_double_backward(tensors, sensitivities, grad, *rest):
     return (*_fake_moments_backward(tensors, sensitivities, grad), grad.new_empty(grad.shape))
 
 
-NO_PAIRS = (None, None, None)
+NO_INDEX = (None,) * 4
 
 
 def _moments_vjp(ctx, grad):
-    tensors, pairs = ctx.saved_tensors[:2], ctx.saved_tensors[2:]
-    return (*_backward_operator(*tensors, grad, *pairs), None, *NO_PAIRS)
+    tensors, index = ctx.saved_tensors[:2], ctx.saved_tensors[2:]
+    return (*_backward_operator(*tensors, grad, *index), None, *NO_INDEX)
 
 
 def _backward_vjp(ctx, *grads):
-    tensors, pairs = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
-    return (*_double_backward_operator(*tensors, *grads, *pairs), *NO_PAIRS)
+    tensors, index = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+    return (*_double_backward_operator(*tensors, *grads, *index), *NO_INDEX)
 
 
 def _double_backward_vjp(ctx, *grads):

@@ -33,7 +33,7 @@ class Geometry:
     """What every layer needs of the pairs, sorted by central atom i.
 
     `radial` [n_pairs, 2]: 1/r and the cutoff function; `directions` [n_pairs, (L+1)²]: the components of [r̂…r̂]₀;
-    `kinds` [n_pairs]: which of the species the neighbour is.
+    `kinds` [n_atoms]: which of the species each atom is.
     """
 
     index: PairIndex
@@ -48,7 +48,6 @@ class Geometry:
         displacements = groups.sort(displacements).clamp(-2 * architecture.CUTOFF, 2 * architecture.CUTOFF)
         distance = torch.linalg.vector_norm(displacements, dim=1, keepdim=True)
         radial = torch.cat([1 / distance, cutoff_function(distance)], dim=1)
-        kinds = kinds.index_select(0, groups.index.source)
         return cls(groups.index, kinds, radial, tensor_components(displacements / distance))
 
 
