@@ -1,5 +1,6 @@
 """What saves operations keeps the polynomials: ways to write bilinear forms, scales, powers, and the search's proof."""
 
+import math
 from fractions import Fraction
 from itertools import product
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tensorgraph.basis import derive
+from tensorgraph.emit.printing import literal
 from tensorgraph.graphs import Multigraph
 from tensorgraph.program import contraction_program, search
 from tensorgraph.program.search import cut_cost, cuts, reachable
@@ -17,7 +19,7 @@ from tensorgraph.scalar.bilinear import WAYS, Forms, Span, price
 from tensorgraph.scalar.contracting import contracted
 from tensorgraph.scalar.ir import Product, Sum
 from tensorgraph.scalar.lowering import _powers
-from tensorgraph.scalar.scaling import rescaled
+from tensorgraph.scalar.scaling import _Logarithms, rescaled
 from tensorgraph.scalar.sharing import shared
 
 INPUTS = ArrayRef("x", 5)
@@ -117,7 +119,71 @@ def test_scales_change_no_output_and_add_no_operation(steps, wanted):
     program = _program(steps, wanted)
     scaled = rescaled(program)
     assert evaluate(scaled, {"x": VALUES}) == evaluate(program, {"x": VALUES})
-    assert _scalings(scaled) <= _scalings(program)
+    assert scheduled(scaled).operations.total <= scheduled(program).operations.total
+    assert_numbers_are_moderate(scaled)
+
+
+def assert_numbers_are_moderate(program):
+    """Every number in the instructions is a small rational, and prints as a float other than zero."""
+    for item in scheduled(program).body:
+        if isinstance(item, Instruction):
+            assert max(abs(item.constant.numerator), item.constant.denominator) < 2**64
+            assert math.isfinite(float(literal(item.constant)))
+            assert float(literal(item.constant))
+
+
+def test_scales_of_a_squared_value_are_exact_roots():
+    """5 x4 and 3 s beside 2 x0 x1, with s = x2 x2: no scale of x2 makes 3 a one, for 3 is no square."""
+    builder = Builder()
+    x = [builder.input("x", k) for k in range(5)]
+    square = builder.product(x[2], x[2])
+    outputs = [builder.sum([builder.product(x[0], x[1]).scaled(2), x[4].scaled(5)])]
+    outputs += [builder.sum([x[k], square.scaled(3)]) for k in (0, 1, 3)]
+    program = builder.finish((INPUTS,), {ArrayRef("y", 4): outputs})
+    assert_numbers_are_moderate(rescaled(program))
+    assert evaluate(rescaled(program), {"x": VALUES}) == evaluate(program, {"x": VALUES})
+
+
+@pytest.mark.parametrize("exponent", range(1, 13))
+@pytest.mark.parametrize("base", [2, 3, 6])
+def test_a_coefficient_of_a_square_is_absorbed_if_it_has_a_root(base, exponent):
+    """x4 + c x2 x2 in three sums, x2 in a fourth: a scaled copy of x2 is worth it exactly where c is a square."""
+    builder = Builder()
+    x = [builder.input("x", k) for k in range(5)]
+    square = builder.product(x[2], x[2]).scaled(base**exponent)
+    program = builder.finish((INPUTS,), {ArrayRef("y", 3): [builder.sum([x[k], square]) for k in (0, 1, 3)]})
+    scales = {c for node in rescaled(program).nodes if isinstance(node, Sum) and len(node.terms) == 1
+              for c, _ in node.terms}  # fmt: skip
+    assert scales == ({base ** (exponent // 2)} if exponent % 2 == 0 else set())
+
+
+def test_scales_stay_within_bounds():
+    """With x0 scaled by 2^40, three coefficients would be 1, and one that was 2^-40 would be 2^-80."""
+    builder = Builder()
+    x = [builder.input("x", k) for k in range(5)]
+    product = builder.product(x[0], x[1])
+    outputs = [builder.sum([x[k], product.scaled(2**40)]) for k in (2, 3, 4)]
+    outputs.append(builder.sum([x[2], builder.product(x[0], x[2]).scaled(Fraction(1, 2**40)), x[3]]))
+    program = builder.finish((INPUTS,), {ArrayRef("y", 4): outputs})
+    assert_numbers_are_moderate(rescaled(program))
+
+
+def test_roots_of_logarithms_are_those_of_the_numbers():
+    logarithms = _Logarithms()
+    two, three, six = (logarithms.of(Fraction(number)) for number in (2, 3, 6))
+    assert logarithms.root(logarithms.of(Fraction(4, 9)), -2) == three - two
+    assert [logarithms.root(logarithm, power) for logarithm in (two, three, six) for power in (2, -2)] == [None] * 6
+    assert logarithms.inverse(3 * two - 5 * three) == Fraction(8, 243)
+
+
+def test_large_primes_are_no_obstacle():
+    """Trial division up to a prime of 61 bits would not end."""
+    prime = 2**61 - 1
+    builder = Builder()
+    x = [builder.input("x", k) for k in range(5)]
+    outputs = [builder.product(x[0], x[k]).scaled(prime) for k in (1, 2, 3)]
+    scaled = rescaled(builder.finish((INPUTS,), {ArrayRef("y", 3): outputs}))
+    assert evaluate(scaled, {"x": VALUES})["y"] == [prime * VALUES[0] * VALUES[k] for k in (1, 2, 3)]
 
 
 @given(operations, st.lists(st.tuples(numbers, st.integers(0, 40)), min_size=1, max_size=5))
@@ -160,13 +226,6 @@ def _program(steps, wanted):
             made.append(builder.sum(made[k % len(made)].scaled(c) for c, k in arguments[0]))
     outputs = [made[-1 - k % len(made)].scaled(c) for c, k in wanted]
     return builder.finish((INPUTS,), {ArrayRef("y", len(outputs)): outputs})
-
-
-def _scalings(program):
-    """Sizes of coefficients other than one, in each sum and at each output."""
-    sums = [[c for c, _ in node.terms] for node in program.nodes if isinstance(node, Sum)]
-    outputs = [[e.coefficient] for _, elements in program.outputs for e in elements if e.coefficient]
-    return sum(len({abs(c) for c in coefficients} - {1}) for coefficients in sums + outputs)
 
 
 def test_scales_are_absorbed_where_they_are_used():
