@@ -1,6 +1,7 @@
 """What saves operations keeps the polynomials: ways to write bilinear forms, scales, powers, and the search's proof."""
 
 import math
+import time
 from fractions import Fraction
 from itertools import product
 
@@ -201,6 +202,29 @@ def test_common_parts_of_sums_are_computed_once():
     outputs = [builder.sum(x[:3]), builder.sum(x[:4]), builder.sum([*(v.scaled(2) for v in x[:3]), x[4].scaled(2)])]
     program = shared(builder.finish((INPUTS,), {ArrayRef("y", 3): outputs}))
     assert price(program.nodes) == 4
+
+
+def test_a_pair_that_saves_nothing_is_left_where_it_is():
+    """x0 + 2 x1 in two sums that have another term with the coefficient 2: taken out, it costs what it saves."""
+    builder = Builder()
+    x = [builder.input("x", k) for k in range(5)]
+    outputs = [builder.sum([x[0], x[1].scaled(2), x[k].scaled(2)]) for k in (2, 3)]
+    program = builder.finish((INPUTS,), {ArrayRef("y", 2): outputs})
+    assert len(shared(program).nodes) == len(program.nodes)
+
+
+def test_long_sums_are_shared_in_seconds():
+    """Forty sums of a hundred terms: pairs that a step does not touch must not be looked at again."""
+    random = np.random.default_rng(0)
+    builder = Builder()
+    x = [builder.input("x", k) for k in range(100)]
+    rows = random.choice([-3, -2, -1, 1, 2, 3], (40, 100)).tolist()
+    outputs = [builder.sum(v.scaled(c) for v, c in zip(x, row, strict=True)) for row in rows]
+    program = builder.finish((ArrayRef("x", 100),), {ArrayRef("y", 40): outputs})
+    start = time.process_time()
+    smaller = shared(program)
+    assert time.process_time() - start < 20
+    assert price(smaller.nodes) < 0.8 * price(program.nodes)
 
 
 def test_a_sum_may_contain_the_shared_pair_and_its_sum():
