@@ -5,7 +5,8 @@ of its axes, so they are one intermediate. Cutting a class into two connected pa
 classes. A program is a choice of one cut per class; its cost, by ``cut_cost``, counts each class that is reached once,
 which is how sharing enters. The search starts from the cheapest cuts of each class alone and changes single cuts while
 the family's cost falls. Branch and bound then goes through all choices that could be cheaper; where it gets to the end,
-the choice is proved to be cheapest.
+the choice is proved to be cheapest, by that cost, among the programs that make every connected graph from two connected
+parts and every product from one of its pieces and the rest.
 """
 
 from __future__ import annotations
@@ -52,22 +53,21 @@ def contraction_program(graphs: Sequence[Multigraph], max_rank: int) -> Contract
 
 @cache
 def cuts(graph: Multigraph) -> tuple[Cut, ...]:
-    """Ways to cut a canonical graph in two: for each pair of classes the cheapest.
+    """Ways to cut a canonical graph in two: one for each pair of classes.
 
-    A connected graph is cut into two connected parts, a product into one of its pieces and the rest.
+    A connected graph is cut into two connected parts, a product into one of its pieces and the rest. Cuts into the same
+    two classes cost the same: the edges that cross are those of the graph without those of the parts.
     """
     vertices = range(graph.order)
-    best: dict[tuple[Multigraph, ...], tuple[int, Cut]] = {}
+    found: dict[tuple[Multigraph, ...], Cut] = {}
     for size in range(1, graph.order if not graph.is_connected else graph.order // 2 + 1):
         for left in combinations(vertices, size):
             right = tuple(vertex for vertex in vertices if vertex not in left)
             parts = graph.induced(left), graph.induced(right)
             if _is_cut(graph, *parts):
                 cut = Cut(left, right, canonical(parts[0]), canonical(parts[1]))
-                classes, cost = tuple(sorted((cut.left_class, cut.right_class))), cut_cost(graph, cut)
-                if classes not in best or cost < best[classes][0]:
-                    best[classes] = cost, cut
-    return tuple(sorted((cut for _, cut in best.values()), key=lambda cut: (cut.left, cut.right)))
+                found.setdefault(tuple(sorted(cut.parts)), cut)
+    return tuple(sorted(found.values(), key=lambda cut: (cut.left, cut.right)))
 
 
 def _is_cut(graph: Multigraph, left: Multigraph, right: Multigraph) -> bool:
