@@ -5,9 +5,9 @@ from itertools import combinations_with_replacement, permutations
 
 import pytest
 
-from tensorgraph.algebra import PRIMES, Points, Trials, gradients, invariant_dimension
+from tensorgraph.algebra import PRIMES, Points, Trials, combination, gradients, invariant_dimension
 from tensorgraph.algebra.polynomials import polynomial
-from tensorgraph.basis import FAMILIES, derive
+from tensorgraph.basis import FAMILIES, derive, search
 from tensorgraph.basis.families import degrees_of_freedom, strata
 from tensorgraph.basis.search import why_dropped
 from tensorgraph.basis.types import named
@@ -176,6 +176,24 @@ def test_too_large_a_family_stops_with_an_estimate(family, body_order, max_rank,
     """Before the work: the counts are exact, and nothing of that order is enumerated."""
     with pytest.raises(BudgetError, match=rf"^{estimate}.*; allowed: at most 4000, by a smaller body order"):
         derive(family, body_order, max_rank)
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_what_has_a_part_at_one_point_only_is_in_the_circuit(at):
+    """A coefficient that vanishes modulo one prime, at one of the points, is no zero: any of the trials shows it."""
+    graphs = derive("flexible", 4, 3).graphs[1:]
+    kept = named(graph for graph in graphs if set(graph.ranks) <= {2})
+    points, dropped = Points.random((2,), PRIMES[:3], 0), Multigraph((2, 2, 2, 2), ((0, 1, 2), (2, 3, 2)))
+    true = [search._circuit(dropped, kept, points, (2,))]
+
+    def but_for_two(rows, row, prime):
+        part = combination(rows, row, prime)
+        return part if prime == int(PRIMES[at]) else None if part is None else [0] * len(part)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "combination", but_for_two)
+        true.append(search._circuit(dropped, kept, points, (2,)))
+    assert [[other.graph.ranks for other in circuit] for circuit in true] == [[(2, 2)]] * 2
 
 
 def test_progress_is_told_stratum_by_stratum():
