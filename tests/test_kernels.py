@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -168,6 +169,51 @@ def test_a_compiler_that_dies_costs_one_result(tmp_path: Path) -> None:
     reasons = [json.loads((tmp_path / f"{number}.json").read_text())["reason"] for number in range(2)]
     assert reasons == ["the compiler was ended by SIGABRT", "AttributeError: missing_kernel"]
     assert json.loads((tmp_path / "answer.json").read_text())["block"] == 128
+
+
+def work(folder: Path, module: str, *names: str) -> subprocess.CompletedProcess[str]:
+    """The worker's run in a folder, of a module whose kernels do what they like."""
+    (folder / "kernels.py").write_text(f"import os, signal, subprocess\nBLOCK = 128\n{module}")
+    request = {"module": "kernels.py", "jobs": [{"kernel": name} for name in names]}
+    (folder / "request.json").write_text(json.dumps(request))
+    command = [sys.executable, "-P", str(ROOT / "tensorgraph" / "kernels" / "worker.py"), str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@needs_triton
+def test_the_time_limit_ends_what_the_compiler_has_started(tmp_path: Path) -> None:
+    module = (
+        "def __getattr__(name):\n"
+        f"    started = subprocess.Popen(['sleep', '60'])\n"
+        f"    open({str(tmp_path / 'started')!r}, 'w').write(str(started.pid))\n"
+        "    os.kill(os.getpid(), signal.SIGALRM)\n"
+    )
+    assert work(tmp_path, module, "slow").returncode == 0
+    assert json.loads((tmp_path / "0.json").read_text()) == {"reason": "the compiler was ended by SIGALRM"}
+    started = Path("/proc", (tmp_path / "started").read_text(), "stat")
+    for _ in range(100):  # a process that nobody waits for may stay as a zombie
+        if not started.exists() or started.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.05)
+    pytest.fail("what the compiler has started goes on")
+
+
+@needs_triton
+def test_a_result_that_cannot_be_written_ends_the_worker_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "0.part").mkdir()
+    done = work(tmp_path, "", "missing")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "cannot write a result: Is a directory"
+
+
+@needs_triton
+def test_the_reason_of_a_tool_is_its_last_complaint() -> None:
+    path = ROOT / "tensorgraph" / "kernels" / "worker.py"
+    call = (
+        f"import runpy; runpy.run_path({str(path)!r})['_output'](['sh', '-c', 'echo first >&2; echo why >&2; exit 3'])"
+    )
+    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == "RuntimeError: sh: why"
 
 
 def test_sass_is_counted() -> None:
