@@ -3,16 +3,17 @@
 from collections import Counter
 from itertools import combinations_with_replacement, permutations
 
+import numpy as np
 import pytest
 
-from tensorgraph.algebra import PRIMES, Points, Trials, combination, gradients, invariant_dimension
+from tensorgraph.algebra import PRIMES, Points, Trials, combination, gradients, invariant_dimension, values
 from tensorgraph.algebra.polynomials import polynomial
-from tensorgraph.basis import FAMILIES, derive, search
+from tensorgraph.basis import FAMILIES, derive, linear, search
 from tensorgraph.basis.families import degrees_of_freedom, strata
 from tensorgraph.basis.search import why_dropped
 from tensorgraph.basis.types import named
 from tensorgraph.errors import BudgetError
-from tensorgraph.graphs import Multigraph, canonical, graphs_of_degree_sequence
+from tensorgraph.graphs import Multigraph, canonical, graphs_of_degree_sequence, multigraphs_of_degree_sequence
 
 HIPHOP = {1: [1, 1, 1, 1], 2: [1, 2, 3, 4], 3: [1, 2, 5, 7], 4: [1, 2, 6, 13]}
 FLEXIBLE = {1: [1, 2, 2, 2, 2, 2], 2: [1, 3, 5, 6, 6, 6], 3: [1, 4, 8, 14, 16, 16]}
@@ -148,6 +149,18 @@ def test_linear_counts_are_sums_of_molien_weyl_dimensions(max_rank, vertices):
     multidegrees = (m for n in range(1, vertices + 1) for m in combinations_with_replacement(range(max_rank + 1), n))
     total = sum(invariant_dimension(Counter(rank for rank in ranks if rank)) for ranks in multidegrees)
     assert len(derive("linear", vertices + 1, max_rank)) == total == LINEAR[max_rank][vertices - 1]
+
+
+@pytest.mark.parametrize("number_kept", [0, 2])
+def test_a_zero_polynomial_of_the_linear_family_is_called_so(monkeypatch, number_kept):
+    """No graph of a few vertices is zero, so one is declared to be."""
+    graphs = multigraphs_of_degree_sequence((2, 2, 2, 2))
+    *kept, zero = graphs[: number_kept + 1]
+    points = Points.random((2,), PRIMES[:1] * 4, 0)
+    vanishing = {zero: np.zeros(4, dtype=np.int64)}
+    monkeypatch.setattr(linear, "values", lambda graph, at: vanishing.get(graph, values(graph, at)))
+    found = linear._why_dropped(zero, kept, {graph: graph.formula for graph in kept}, points)
+    assert (found.kind, found.on, found.reason) == ("zero", (), "zero")
 
 
 @pytest.mark.parametrize(("max_rank", "vertices", "count"), [(0, 1, 1), (1, 2, 2), (2, 4, 6), (3, 10, 15)])

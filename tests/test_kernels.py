@@ -177,14 +177,14 @@ def work(folder: Path, module: str, *names: str) -> subprocess.CompletedProcess[
     request = {"module": "kernels.py", "jobs": [{"kernel": name} for name in names]}
     (folder / "request.json").write_text(json.dumps(request))
     command = [sys.executable, "-P", str(ROOT / "tensorgraph" / "kernels" / "worker.py"), str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
 @needs_triton
 def test_the_time_limit_ends_what_the_compiler_has_started(tmp_path: Path) -> None:
     module = (
         "def __getattr__(name):\n"
-        f"    started = subprocess.Popen(['sleep', '60'])\n"
+        f"    started = subprocess.Popen(['sleep', '120'])\n"
         f"    open({str(tmp_path / 'started')!r}, 'w').write(str(started.pid))\n"
         "    os.kill(os.getpid(), signal.SIGALRM)\n"
     )

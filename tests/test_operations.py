@@ -19,7 +19,17 @@ from tensorgraph.graphs import Multigraph, canonical, to_networkx
 from tensorgraph.program import contraction_program, search
 from tensorgraph.program.search import cut_cost, cuts
 from tensorgraph.report import build_table
-from tensorgraph.scalar import ArrayRef, Builder, Instruction, Linear, Opcode, evaluate, lower_invariants, scheduled
+from tensorgraph.scalar import (
+    ArrayRef,
+    Builder,
+    Instruction,
+    Linear,
+    Opcode,
+    evaluate,
+    lower_invariants,
+    scheduled,
+    vector_jacobian_product,
+)
 from tensorgraph.scalar.bilinear import WAYS, Forms, Span, price
 from tensorgraph.scalar.contracting import contracted
 from tensorgraph.scalar.ir import Product, Sum
@@ -277,6 +287,27 @@ def test_the_rule_for_powers_applies_from_the_third_power_on():
         ("q_ab q_ac q_bc", 2, 3),
         ("t_abc v_a v_b v_c", 1, 3),
     }
+
+
+def test_the_rule_for_powers_is_not_for_vertices_that_differ():
+    """t_abc t_abd t_cde v_e: what is left without a t depends on which, so the gradient has two kinds of terms."""
+    graph = canonical(Multigraph((3, 3, 3, 1), ((0, 1, 2), (0, 2, 1), (1, 2, 1), (2, 3, 1))))
+    vertex = next(v for v in range(3) if graph.induced([w for w in range(4) if w != v]).is_connected)
+    rest = tuple(v for v in range(4) if v != vertex)
+    classes = canonical(graph.induced([vertex])), canonical(graph.induced(rest))
+    choice = search._cheapest_alone([graph, classes[1]]) | {graph: search.Cut((vertex,), rest, *classes)}
+    program = search._written([graph], choice, 3, False)
+    program.verify()
+    assert not list(_powers(program))
+    builder = Builder()
+    features = [builder.input("features", k) for k in range(16)]
+    value = contracted(builder, program, features)[program.outputs[0]].item()
+    weight = builder.input("grad_invariants", 0)
+    gradient = vector_jacobian_product(builder, [value], [weight], features)
+    inputs = (ArrayRef("features", 16), ArrayRef("grad_invariants", 1))
+    plain = builder.finish(inputs, {ArrayRef("grad_features", 16): gradient})
+    arrays = {"features": [Fraction(k * k - 30, k + 2) for k in range(16)], "grad_invariants": [Fraction(3, 7)]}
+    assert evaluate(lower_invariants(program).backward, arrays) == evaluate(plain, arrays)
 
 
 def test_elements_with_two_z_at_a_vertex_are_no_contractions():
