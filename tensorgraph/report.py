@@ -102,7 +102,10 @@ def build_table(compilation: Compilation) -> RenderableType:
         table.add_row(name.replace("_", " "), *map(str, numbers))
     steps = compilation.contractions.steps
     largest = max((len(step.result) for step in steps), default=0)
-    found = "proved cheapest under the cost model" if compilation.contractions.proved_cheapest else "by local search"
+    proved = "proved cheapest by estimated multiplications among contractions of connected parts"
+    found = (
+        proved if compilation.contractions.proved_cheapest else "the cheapest found; the search did not get to its end"
+    )
     summary = Text(
         f"{len(steps)} contractions, shared ({found}); largest intermediate has rank {largest}. "
         f"Dense contractions of each graph alone would take {dense} operations forward."

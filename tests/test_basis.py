@@ -3,16 +3,17 @@
 from collections import Counter
 from itertools import combinations_with_replacement, permutations
 
+import numpy as np
 import pytest
 
-from tensorgraph.algebra import PRIMES, Points, Trials, gradients, invariant_dimension
+from tensorgraph.algebra import PRIMES, Points, Trials, combination, gradients, invariant_dimension, values
 from tensorgraph.algebra.polynomials import polynomial
-from tensorgraph.basis import FAMILIES, derive
+from tensorgraph.basis import FAMILIES, derive, linear, search
 from tensorgraph.basis.families import degrees_of_freedom, strata
 from tensorgraph.basis.search import why_dropped
 from tensorgraph.basis.types import named
 from tensorgraph.errors import BudgetError
-from tensorgraph.graphs import Multigraph, canonical, graphs_of_degree_sequence
+from tensorgraph.graphs import Multigraph, canonical, graphs_of_degree_sequence, multigraphs_of_degree_sequence
 
 HIPHOP = {1: [1, 1, 1, 1], 2: [1, 2, 3, 4], 3: [1, 2, 5, 7], 4: [1, 2, 6, 13]}
 FLEXIBLE = {1: [1, 2, 2, 2, 2, 2], 2: [1, 3, 5, 6, 6, 6], 3: [1, 4, 8, 14, 16, 16]}
@@ -150,6 +151,18 @@ def test_linear_counts_are_sums_of_molien_weyl_dimensions(max_rank, vertices):
     assert len(derive("linear", vertices + 1, max_rank)) == total == LINEAR[max_rank][vertices - 1]
 
 
+@pytest.mark.parametrize("number_kept", [0, 2])
+def test_a_zero_polynomial_of_the_linear_family_is_called_so(monkeypatch, number_kept):
+    """No graph of a few vertices is zero, so one is declared to be."""
+    graphs = multigraphs_of_degree_sequence((2, 2, 2, 2))
+    *kept, zero = graphs[: number_kept + 1]
+    points = Points.random((2,), PRIMES[:1] * 4, 0)
+    vanishing = {zero: np.zeros(4, dtype=np.int64)}
+    monkeypatch.setattr(linear, "values", lambda graph, at: vanishing.get(graph, values(graph, at)))
+    found = linear._why_dropped(zero, kept, {graph: graph.formula for graph in kept}, points)
+    assert (found.kind, found.on, found.reason) == ("zero", (), "zero")
+
+
 @pytest.mark.parametrize(("max_rank", "vertices", "count"), [(0, 1, 1), (1, 2, 2), (2, 4, 6), (3, 10, 15)])
 @pytest.mark.parametrize("family", ["flexible", "hiphop"])
 def test_complete_bases_have_full_rank_on_every_stratum(family, max_rank, vertices, count):
@@ -176,6 +189,24 @@ def test_too_large_a_family_stops_with_an_estimate(family, body_order, max_rank,
     """Before the work: the counts are exact, and nothing of that order is enumerated."""
     with pytest.raises(BudgetError, match=rf"^{estimate}.*; allowed: at most 4000, by a smaller body order"):
         derive(family, body_order, max_rank)
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_what_has_a_part_at_one_point_only_is_in_the_circuit(at):
+    """A coefficient that vanishes modulo one prime, at one of the points, is no zero: any of the trials shows it."""
+    graphs = derive("flexible", 4, 3).graphs[1:]
+    kept = named(graph for graph in graphs if set(graph.ranks) <= {2})
+    points, dropped = Points.random((2,), PRIMES[:3], 0), Multigraph((2, 2, 2, 2), ((0, 1, 2), (2, 3, 2)))
+    true = [search._circuit(dropped, kept, points, (2,))]
+
+    def but_for_two(rows, row, prime):
+        part = combination(rows, row, prime)
+        return part if prime == int(PRIMES[at]) else None if part is None else [0] * len(part)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "combination", but_for_two)
+        true.append(search._circuit(dropped, kept, points, (2,)))
+    assert [[other.graph.ranks for other in circuit] for circuit in true] == [[(2, 2)]] * 2
 
 
 def test_progress_is_told_stratum_by_stratum():

@@ -144,7 +144,7 @@ def operators_of_one_argument():
     from generated.hiphop5.pairs import environment
 
     index = PairGroups.of(torch.tensor([[0, 1, 1], [1, 0, 1]]), 2).index
-    kinds = torch.tensor([0, 1, 0])
+    kinds = torch.tensor([0, 1])
     t, s, q = (torch.ones(shape, dtype=torch.float64) for shape in ((3, 4), (3, 2), (2, 2, 3)))
     yield pytest.param(invariants, torch.ones(2, 16, 3, dtype=torch.float64), id="invariants")
     yield pytest.param(tensor_components, torch.ones(3, 3, dtype=torch.float64), id="tensor_components")

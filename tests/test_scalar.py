@@ -214,6 +214,16 @@ def test_products_commute_and_pull_out_coefficients():
     assert builder.product(x, ZERO) == ZERO == builder.sum([x, -x])
 
 
+def test_the_constant_one_is_exact_among_exact_numbers():
+    """1/3 and x + 1/3: with a float for one, the first would be 0.333…"""
+    builder = Builder()
+    x, third = builder.input("x", 0), builder.one.scaled(Fraction(1, 3))
+    program = builder.finish((ArrayRef("x", 1),), {ArrayRef("y", 2): [third, builder.sum([x, third])]})
+    found = evaluate(program, {"x": [Fraction(1, 7)]})["y"]
+    assert found == [Fraction(1, 3), Fraction(10, 21)]
+    assert all(type(value) is Fraction for value in found)
+
+
 def test_dead_values_are_removed():
     builder = Builder()
     x, y = builder.input("x", 0), builder.input("x", 1)

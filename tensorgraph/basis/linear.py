@@ -9,7 +9,7 @@ so is a non-zero minor of the values.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -40,9 +40,7 @@ def derive_linear(body_order: BodyOrder, vertices: int, max_rank: int, primes: S
     invariants = named(graph for kept, _, _ in chosen.values() for graph in kept)
     names = {invariant.graph: invariant.name for invariant in invariants}
     dropped = tuple(
-        Dropped(graph, "dependent", tuple(names[other] for other in _needed(graph, kept, points)))
-        for kept, left_out, _ in chosen.values()
-        for graph in left_out
+        _why_dropped(graph, kept, names, points) for kept, left_out, _ in chosen.values() for graph in left_out
     )
     rows = tuple(
         StratumRank(
@@ -87,8 +85,13 @@ def _independent(
     return kept, left_out, space
 
 
-def _needed(graph: Multigraph, kept: Sequence[Multigraph], points: Points) -> list[Multigraph]:
-    """Those that have a part in the linear combination of kept graphs that a graph is."""
-    rows = np.array([values(other, points) for other in kept])
-    parts = combination(rows, np.asarray(values(graph, points)), int(points.primes[0]))
-    return [] if parts is None else [other for other, part in zip(kept, parts, strict=True) if part]
+def _why_dropped(
+    graph: Multigraph, kept: Sequence[Multigraph], names: Mapping[Multigraph, str], points: Points
+) -> Dropped:
+    """Zero, or dependent on those that have a part in the linear combination of kept graphs that a graph is."""
+    value = np.asarray(values(graph, points))
+    if not np.any(value):  # as whatever was left out before any was kept
+        return Dropped(graph, "zero")
+    parts = combination(np.array([values(other, points) for other in kept]), value, int(points.primes[0]))
+    on = [] if parts is None else [names[other] for other, part in zip(kept, parts, strict=True) if part]
+    return Dropped(graph, "dependent", tuple(on))

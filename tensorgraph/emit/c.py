@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from tensorgraph.emit.printing import Commentary, Labels, expression, static_names, wrapped
 from tensorgraph.scalar import Derivatives, Instruction, Opcode, Store, StraightLine
+from tensorgraph.scalar.instructions import reads
 
 PATTERNS = {
     Opcode.CONSTANT: "(vector){{0}} + (real){k}",
@@ -88,12 +89,12 @@ def cut(line: StraightLine, size: int) -> tuple[tuple[Part, ...], int]:
     }
     work = [item for item in line.body if isinstance(item, Store) or item.target not in loads]
     pieces = [work[start : start + size] for start in range(0, len(work), size)]
-    last = {value: number for number, piece in enumerate(pieces) for item in piece for value in _reads(item)}
+    last = {value: number for number, piece in enumerate(pieces) for item in piece for value in reads(item)}
     slots: dict[int, int] = {}
     free: list[int] = []
     count, parts = 0, []
     for number, piece in enumerate(pieces):
-        read = dict.fromkeys(value for item in piece for value in _reads(item))
+        read = dict.fromkeys(value for item in piece for value in reads(item))
         taken = tuple((value, slots[value]) for value in read if value in slots)
         # A part reads all that it takes before it leaves anything, so a slot may change hands within it.
         free += [slots.pop(value) for value, _ in taken if last[value] == number]
@@ -106,12 +107,6 @@ def cut(line: StraightLine, size: int) -> tuple[tuple[Part, ...], int]:
         body = (*(loads[value] for value in read if value in loads), *piece)
         parts.append(Part(taken, body, tuple((value, slots[value]) for value in left)))
     return tuple(parts), count
-
-
-def _reads(item: Instruction | Store) -> Sequence[int]:
-    if isinstance(item, Instruction):
-        return item.operands
-    return () if item.target is None else (item.target,)
 
 
 def _program(name: str, line: StraightLine, labels: Labels) -> str:

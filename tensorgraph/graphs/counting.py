@@ -18,8 +18,11 @@ import numpy as np
 
 from tensorgraph.errors import BudgetError
 
-MAX_TABLE = 2 * 10**7
-"""Entries of the largest table that a count may use: some tenths of a second."""
+MAX_WORK = 5 * 10**8
+"""Additions to entries of tables that the identity alone may take, over all maximal ranks: up to 3 s and 200 MB."""
+
+MAX_KEPT = 2 * 10**5
+"""Entries of a table that is kept for other counts; larger ones belong to orders of which few supports are counted."""
 
 
 @cache
@@ -27,10 +30,15 @@ def connected_count(support: tuple[int, ...], order: int) -> int:
     """Number of connected loopless multigraphs of ``order`` vertices, whose degrees are exactly those of ``support``.
 
     Raises:
-        BudgetError: the tables of the count would be too large; so would be the number.
+        BudgetError: counting would take too long, whatever the number.
     """
-    if (max(support) + 1) ** order > MAX_TABLE:
-        raise BudgetError(f"graphs of {order} vertices of rank up to {max(support)} are too many to count")
+    if len(support) > order:
+        return 0
+    if (max(support) + 1) ** order * comb(order, 2) * len(support) > MAX_WORK:
+        allowed = "a smaller body order or rank, or a family that prunes"
+        raise BudgetError(
+            f"graphs of {order} vertices of rank up to {max(support)} take too long to count; allowed: {allowed}"
+        )
     subsets = [chosen for size in range(1, len(support) + 1) for chosen in combinations(support, size)]
     return sum((-1) ** (len(support) - len(chosen)) * _connected(chosen, order) for chosen in subsets)
 
@@ -57,13 +65,13 @@ def _all(degrees: tuple[int, ...], order: int) -> int:
     """Multigraphs of any number of components with degrees among these."""
     total = Fraction(0)
     for cycles in _partitions(order, order):
-        fixed = _fixed(cycles, max(degrees))
+        top = max(degrees)
+        fixed = _kept_table(cycles, top) if (top + 1) ** len(cycles) <= MAX_KEPT else _table(cycles, top)
         total += Fraction(int(fixed[np.ix_(*[degrees] * len(cycles))].sum()), _centraliser(cycles))
     return int(total)
 
 
-@lru_cache(maxsize=32)
-def _fixed(cycles: tuple[int, ...], top: int) -> np.ndarray:
+def _table(cycles: tuple[int, ...], top: int) -> np.ndarray:
     """Labelled multigraphs that a permutation fixes, by the degrees (up to ``top``) of the vertices of its cycles."""
     table = np.zeros((top + 1,) * len(cycles), dtype=np.int64)
     table[(0,) * len(cycles)] = 1
@@ -77,6 +85,9 @@ def _fixed(cycles: tuple[int, ...], top: int) -> np.ndarray:
         if length % 2 == 0:
             _geometric(table, {a: 1})
     return table
+
+
+_kept_table = lru_cache(maxsize=32)(_table)
 
 
 def _geometric(table: np.ndarray, step: dict[int, int]) -> None:

@@ -41,7 +41,7 @@ class Target:
     @property
     def lanes(self) -> int:
         """Threads of a warp (AMD: of a wavefront, 64 up to gfx9 and 32 after it)."""
-        return 64 if self.name.startswith("gfx9") else 32
+        return 64 if self.backend == "hip" and int(str(self.arch)[3:-2]) <= 9 else 32
 
     @classmethod
     def parse(cls, text: str) -> Target:

@@ -9,6 +9,7 @@ compile) and gets `0.json`, `1.json`,
 … with the `text` of each kernel or the `reason` why there is none, and then `answer.json`.
 """
 
+import contextlib
 import importlib.util
 import inspect
 import json
@@ -56,30 +57,45 @@ def _imported(file: Path) -> ModuleType:
 
 def _in_children(modules: dict[str, ModuleType], jobs: list[dict[str, Any]], folder: Path) -> None:
     running: dict[int, Path] = {}
-    for number, job in reversed(list(enumerate(jobs))):  # double backward first: the longest must not be the last
-        while len(running) >= len(os.sched_getaffinity(0)):
+    try:
+        for number, job in reversed(list(enumerate(jobs))):  # double backward first: the longest must not be the last
+            while len(running) >= len(os.sched_getaffinity(0)):
+                _reap(running)
+            result = folder / f"{number}.json"
+            child = os.fork()
+            if not child:
+                _compile_and_exit(modules[job["module"]], job, result)
+            running[child] = result
+        while running:
             _reap(running)
-        result = folder / f"{number}.json"
-        child = os.fork()
-        if not child:
-            _compile_and_exit(modules[job["module"]], job, result)
-        running[child] = result
-    while running:
-        _reap(running)
+    finally:
+        for child in running:
+            _end_group(child)
 
 
 def _reap(running: dict[int, Path]) -> None:
     child, status = os.wait()
     result = running.pop(child)
+    _end_group(child)
+    code = os.waitstatus_to_exitcode(status)
+    if code == os.EX_IOERR:
+        sys.exit(1)  # the child has told why, and the others cannot write either
     if not result.exists():
-        code = os.waitstatus_to_exitcode(status)
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
         result.write_text(json.dumps({"reason": f"the compiler was ended {how}"}), encoding="utf-8")
 
 
+def _end_group(child: int) -> None:
+    """Ends a child and what it has started: the time limit ends the child alone, not an assembler that it waits for."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+
+
 def _compile_and_exit(module: ModuleType, job: dict[str, Any], result: Path) -> None:
-    signal.alarm(_TIME_LIMIT)
+    status = os.EX_IOERR
     try:
+        os.setpgid(0, 0)
+        signal.alarm(_TIME_LIMIT)
         try:
             found = {"text": _text(module, job, result.with_suffix(".cubin"))}
         except BaseException as error:  # whatever the compiler raises is the reason for this target
@@ -87,8 +103,11 @@ def _compile_and_exit(module: ModuleType, job: dict[str, Any], result: Path) -> 
         staging = result.with_suffix(".part")
         staging.write_text(json.dumps(found), encoding="utf-8")
         staging.rename(result)  # a child that is killed leaves no half a result
+        status = os.EX_OK
+    except OSError as error:
+        print(f"cannot write a result: {error.strerror or error}", file=sys.stderr, flush=True)
     finally:
-        os._exit(0)  # nothing but the one result: the parent goes on
+        os._exit(status)  # nothing but the one result: the parent goes on
 
 
 def _invariants_source(module: ModuleType, job: dict[str, Any]) -> ASTSource:
@@ -130,8 +149,16 @@ def _text(module: ModuleType, job: dict[str, Any], file: Path) -> str:
         assembly: str = compiled.asm["amdgcn"]
         return assembly
     file.write_bytes(compiled.asm["cubin"])
-    command = [_tool("cuobjdump"), "-res-usage", "-sass", str(file)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return _output([_tool("cuobjdump"), "-res-usage", "-sass", str(file)])
+
+
+def _output(command: list[str]) -> str:
+    """What a tool prints; where it fails, the last line that it complains with is the reason."""
+    done = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        complaint = (done.stderr.strip() or f"ended with status {done.returncode}").splitlines()[-1]
+        raise RuntimeError(f"{Path(command[0]).name}: {complaint}")
+    return done.stdout
 
 
 def _tool(name: str) -> str:

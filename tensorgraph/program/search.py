@@ -5,7 +5,8 @@ of its axes, so they are one intermediate. Cutting a class into two connected pa
 classes. A program is a choice of one cut per class; its cost, by ``cut_cost``, counts each class that is reached once,
 which is how sharing enters. The search starts from the cheapest cuts of each class alone and changes single cuts while
 the family's cost falls. Branch and bound then goes through all choices that could be cheaper; where it gets to the end,
-the choice is proved to be cheapest.
+the choice is proved to be cheapest, by that cost, among the programs that make every connected graph from two connected
+parts and every product from one of its pieces and the rest.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ class Cut:
     left_class: Multigraph
     right_class: Multigraph
 
+    @property
+    def parts(self) -> tuple[Multigraph, Multigraph]:
+        """Both classes."""
+        return self.left_class, self.right_class
+
 
 Choice = dict[Multigraph, Cut]
 
@@ -47,22 +53,21 @@ def contraction_program(graphs: Sequence[Multigraph], max_rank: int) -> Contract
 
 @cache
 def cuts(graph: Multigraph) -> tuple[Cut, ...]:
-    """Ways to cut a canonical graph in two: for each pair of classes the cheapest.
+    """Ways to cut a canonical graph in two: one for each pair of classes.
 
-    A connected graph is cut into two connected parts, a product into one of its pieces and the rest.
+    A connected graph is cut into two connected parts, a product into one of its pieces and the rest. Cuts into the same
+    two classes cost the same: the edges that cross are those of the graph without those of the parts.
     """
     vertices = range(graph.order)
-    best: dict[tuple[Multigraph, ...], tuple[int, Cut]] = {}
+    found: dict[tuple[Multigraph, ...], Cut] = {}
     for size in range(1, graph.order if not graph.is_connected else graph.order // 2 + 1):
         for left in combinations(vertices, size):
             right = tuple(vertex for vertex in vertices if vertex not in left)
             parts = graph.induced(left), graph.induced(right)
             if _is_cut(graph, *parts):
                 cut = Cut(left, right, canonical(parts[0]), canonical(parts[1]))
-                classes, cost = tuple(sorted((cut.left_class, cut.right_class))), cut_cost(graph, cut)
-                if classes not in best or cost < best[classes][0]:
-                    best[classes] = cost, cut
-    return tuple(sorted((cut for _, cut in best.values()), key=lambda cut: (cut.left, cut.right)))
+                found.setdefault(tuple(sorted(cut.parts)), cut)
+    return tuple(sorted(found.values(), key=lambda cut: (cut.left, cut.right)))
 
 
 def _is_cut(graph: Multigraph, left: Multigraph, right: Multigraph) -> bool:
@@ -71,6 +76,7 @@ def _is_cut(graph: Multigraph, left: Multigraph, right: Multigraph) -> bool:
     return left.is_connected and left.is_closed
 
 
+@cache
 def cut_cost(graph: Multigraph, cut: Cut) -> int:
     """Estimated multiplications of one contraction.
 
@@ -128,17 +134,61 @@ def _cheapest_alone(graphs: Sequence[Multigraph]) -> Choice:
 
 def _improved(choice: Choice, roots: Sequence[Multigraph]) -> Choice:
     """Local search: change one cut at a time while the family's cost falls."""
-    best = _family_cost(roots, choice)
+    family = _Family(choice, roots)
     improved = True
     while improved:
         improved = False
-        for graph in list(reachable(roots, choice)):
+        for graph in list(reachable(roots, family.choice)):
             for cut in cuts(graph):
-                trial = {**choice, graph: cut}
-                cost = _family_cost(roots, trial)
-                if cost < best:
-                    choice, best, improved = trial, cost, True
-    return choice
+                improved |= family.changed(graph, cut)
+    return family.choice
+
+
+class _Family:
+    """A choice, and how many of the classes that it computes (and of the roots) need each class."""
+
+    def __init__(self, choice: Choice, roots: Sequence[Multigraph]) -> None:
+        self.choice = dict(choice)
+        self.needed: Counter[Multigraph] = Counter()
+        for root in roots:
+            self.need(root)
+
+    def changed(self, graph: Multigraph, cut: Cut) -> bool:
+        """Takes another cut of a class if that makes the family cheaper; whether it did."""
+        old = self.choice[graph]
+        if not self.needed[graph] or cut is old:
+            return False
+        growth = self.exchange(graph, cut)
+        if growth >= 0:
+            self.exchange(graph, old)
+        return growth < 0
+
+    def exchange(self, graph: Multigraph, cut: Cut) -> int:
+        """Takes another cut, and what that adds to the cost."""
+        old, self.choice[graph] = self.choice[graph], cut
+        growth = cut_cost(graph, cut) - cut_cost(graph, old)
+        growth += sum(self.need(part) for part in cut.parts)
+        return growth - sum(self.drop(part) for part in old.parts)
+
+    def need(self, graph: Multigraph) -> int:
+        """One more use of a class, and what that adds to the cost."""
+        if graph.order == 1:
+            return 0
+        self.needed[graph] += 1
+        if self.needed[graph] > 1:
+            return 0
+        cut = self.choice[graph]
+        return cut_cost(graph, cut) + sum(self.need(part) for part in cut.parts)
+
+    def drop(self, graph: Multigraph) -> int:
+        """One use of a class less, and what that takes from the cost."""
+        if graph.order == 1:
+            return 0
+        self.needed[graph] -= 1
+        if self.needed[graph]:
+            return 0
+        cut = self.choice[graph]
+        return cut_cost(graph, cut) + sum(self.drop(part) for part in cut.parts)
 
 
 def _cheapest(known: Choice, roots: Sequence[Multigraph]) -> tuple[Choice, bool]:
@@ -148,32 +198,76 @@ def _cheapest(known: Choice, roots: Sequence[Multigraph]) -> tuple[Choice, bool]
     and what is still open depends on the cuts so far only through the set of classes that wait for theirs. Each of
     those will cost at least its cheapest cut: the bound.
     """
+    classes = _classes(roots)
     best, cost_of_best = known, _family_cost(roots, known)
-    reached: dict[frozenset[Multigraph], int] = {}
-    pending: list[tuple[frozenset[Multigraph], int, Choice]] = [(frozenset(g for g in roots if g.order > 1), 0, {})]
+    reached: dict[int, int] = {}
+    first = sum(1 << number for number, (graph, _) in enumerate(classes) if graph in roots)
+    # Sets of classes are integers; with each its cost so far, its bound, and the cuts chosen, the last one first.
+    pending: list[tuple[int, int, int, _Chosen]] = [(first, 0, _bound(classes, first), None)]
     while pending:
-        waiting, cost, choice = pending.pop()
-        if (
-            cost + sum(_least_cost(graph) for graph in waiting) >= cost_of_best
-            or reached.get(waiting, cost + 1) <= cost
-        ):
+        waiting, cost, bound, chosen = pending.pop()
+        if bound >= cost_of_best or reached.get(waiting, cost + 1) <= cost:
             continue
         if not waiting:
-            best, cost_of_best = choice, cost
+            best, cost_of_best = _unfolded(chosen), cost
             continue
         if len(reached) == MAX_STATES:
             return best, False
         reached[waiting] = cost
-        graph = max(waiting, key=lambda graph: (graph.order, graph))
-        for cut in sorted(cuts(graph), key=lambda cut: -cut_cost(graph, cut)):  # the cheapest is looked at first
-            parts = {part for part in (cut.left_class, cut.right_class) if part.order > 1}
-            pending.append((waiting - {graph} | parts, cost + cut_cost(graph, cut), {**choice, graph: cut}))
+        number = waiting.bit_length() - 1
+        graph, options = classes[number]
+        rest, bound = waiting ^ 1 << number, bound - options[-1].cost
+        for option in options:
+            more = sum(least for part, least in option.parts if not rest & part)
+            parts = sum(part for part, _ in option.parts if not rest & part)
+            pending.append((rest | parts, cost + option.cost, bound + option.cost + more, (graph, option.cut, chosen)))
     return best, True
 
 
-@cache
-def _least_cost(graph: Multigraph) -> int:
-    return min(cut_cost(graph, cut) for cut in cuts(graph))
+@dataclass(frozen=True)
+class _Option:
+    """A cut, its cost, and its parts beyond single tensors: the set of each alone, and its cheapest cut's cost."""
+
+    cut: Cut
+    cost: int
+    parts: tuple[tuple[int, int], ...]
+
+
+_Chosen = tuple[Multigraph, Cut, "_Chosen"] | None
+
+
+def _unfolded(chosen: _Chosen) -> Choice:
+    choice: Choice = {}
+    while chosen is not None:
+        graph, cut, chosen = chosen
+        choice[graph] = cut
+    return choice
+
+
+def _classes(roots: Sequence[Multigraph]) -> list[tuple[Multigraph, list[_Option]]]:
+    """All classes within the roots by rising number of vertices, each with its cuts, the cheapest last."""
+    found: set[Multigraph] = set()
+    frontier = [root for root in roots if root.order > 1]
+    while frontier:
+        graph = frontier.pop()
+        if graph not in found:
+            found.add(graph)
+            frontier += [part for cut in cuts(graph) for part in cut.parts if part.order > 1]
+    classes: list[tuple[Multigraph, list[_Option]]] = []
+    number: dict[Multigraph, int] = {}
+    for graph in sorted(found, key=lambda graph: (graph.order, graph)):
+        options = []
+        for cut in cuts(graph):
+            parts = sorted({number[part] for part in cut.parts if part.order > 1})
+            priced = tuple((1 << part, classes[part][1][-1].cost) for part in parts)
+            options.append(_Option(cut, cut_cost(graph, cut), priced))
+        number[graph] = len(classes)
+        classes.append((graph, sorted(options, key=lambda option: -option.cost)))
+    return classes
+
+
+def _bound(classes: Sequence[tuple[Multigraph, list[_Option]]], waiting: int) -> int:
+    return sum(options[-1].cost for number, (_, options) in enumerate(classes) if waiting >> number & 1)
 
 
 def _written(graphs: Sequence[Multigraph], choice: Choice, max_rank: int, proved: bool) -> ContractionProgram:

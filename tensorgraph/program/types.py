@@ -49,7 +49,9 @@ class Step:
 class ContractionProgram:
     """Steps in the order of their computation; ``outputs[k]`` is the value of invariant ``k``.
 
-    ``proved_cheapest`` says that no other choice of contractions is cheaper by the cost model of the search.
+    ``proved_cheapest`` says that none is cheaper, by the search's estimate of multiplications, of the programs that
+    make every connected graph from two connected parts and every product from one of its pieces and the rest. It says
+    nothing of programs with unconnected intermediates, nor of the scalar operations that are left in the end.
     """
 
     max_rank: int

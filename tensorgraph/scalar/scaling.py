@@ -14,9 +14,13 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 from tensorgraph.scalar.ir import ZERO, Input, Linear, Node, One, Product, ScalarProgram, Sum
+from tensorgraph.scalar.selection import operations, selected
 
 CANDIDATES = 4
 """Changes of one scale that are tried at a time."""
+
+LARGEST = 1 << 32
+"""Numerators and denominators up to which scales and coefficients may grow: far beyond those that tensors need."""
 
 
 def rescaled(program: ScalarProgram) -> ScalarProgram:
@@ -24,73 +28,158 @@ def rescaled(program: ScalarProgram) -> ScalarProgram:
     search = _Search(program)
     for price_of_term in (1, 0):
         search.improve(price_of_term)
-    return _with_scales(program, search.scales())
+    scaled = _with_scales(program, search.scales())
+    # The search counts a multiple of a value once for each sum; instructions make it once for all of them.
+    return min(scaled, program, key=lambda candidate: operations(selected(candidate)))
 
 
 class _Logarithms:
-    """Positive rationals as integers, so that they multiply by addition: digits are the exponents of primes."""
+    """Positive rationals as integers, so that they multiply by addition: digits are the exponents of primes.
+
+    What trial division up to ``LARGEST_PRIME`` leaves of a number counts as one more prime. Two numbers with a large
+    common factor may then have a quotient that is not seen to be simple, but never one that is wrong.
+    """
 
     BASE = 1 << 16
+    LARGEST_PRIME = 1 << 8
 
     def __init__(self) -> None:
         self.primes: list[int] = []
+        self.place: dict[int, int] = {}
+        self.known: dict[Fraction, int] = {}
 
     def of(self, number: Fraction) -> int:
-        return self._of_integer(number.numerator) - self._of_integer(number.denominator)
+        if number not in self.known:
+            self.known[number] = self._of_integer(number.numerator) - self._of_integer(number.denominator)
+        return self.known[number]
 
     def _of_integer(self, number: int) -> int:
         result, prime = 0, 2
         while number > 1:
+            if prime > self.LARGEST_PRIME:
+                prime = number
             if number % prime:
                 prime += 1
                 continue
-            if prime not in self.primes:
+            if prime not in self.place:
+                self.place[prime] = self.BASE ** len(self.primes)
                 self.primes.append(prime)
-            result += self.BASE ** self.primes.index(prime)
+            result += self.place[prime]
             number //= prime
         return result
 
+    def exponents(self, logarithm: int) -> list[int]:
+        """The digits, of either sign."""
+        result = []
+        while logarithm:
+            result.append((logarithm + self.BASE // 2) % self.BASE - self.BASE // 2)
+            logarithm = (logarithm - result[-1]) // self.BASE
+        return result
+
+    def root(self, logarithm: int, power: int) -> int | None:
+        """The logarithm that is one ``power``-th of another, if every exponent can be divided."""
+        if abs(power) > 1 and any(exponent % power for exponent in self.exponents(logarithm)):
+            return None
+        return logarithm // power
+
     def inverse(self, logarithm: int) -> Fraction:
         result = Fraction(1)
-        for prime in self.primes:
-            exponent = (logarithm + self.BASE // 2) % self.BASE - self.BASE // 2
-            logarithm = (logarithm - exponent) // self.BASE
+        for prime, exponent in zip(self.primes, self.exponents(logarithm), strict=False):
             result *= Fraction(prime) ** exponent
         return result
 
+    def size(self, logarithm: int) -> int:
+        """The larger one of numerator and denominator."""
+        number = self.inverse(logarithm)
+        return max(number.numerator, number.denominator)
+
+
+Places = list[tuple[int, int]]
+"""Where a scale enters a combination, and with which power."""
+
+
+class _Combination:
+    """The sizes of the coefficients of a sum or output, as logarithms; ``count`` is how many there are of each."""
+
+    def __init__(self) -> None:
+        self.logarithms: list[int] = []
+        self.count: dict[int, int] = {}
+
+    def add(self, logarithm: int) -> None:
+        self.logarithms.append(logarithm)
+        self.count[logarithm] = self.count.get(logarithm, 0) + 1
+
+    def growth(self, places: Places, change: int, price_of_term: int) -> int:
+        """What a change of the scale that enters at some places would add to the cost."""
+        if len(places) == 1:  # as is most often so
+            ((at, power),) = places
+            return self._growth_of_one(self.logarithms[at], self.logarithms[at] + power * change, price_of_term)
+        more: dict[int, int] = {}
+        for at, power in places:
+            old = self.logarithms[at]
+            new = old + power * change
+            more[old] = more.get(old, 0) - 1
+            more[new] = more.get(new, 0) + 1
+        growth, count = 0, self.count
+        for logarithm, number in more.items():
+            if logarithm:
+                before = count.get(logarithm, 0)
+                growth += (before + number > 0) - (before > 0) + price_of_term * number
+        return growth
+
+    def _growth_of_one(self, old: int, new: int, price_of_term: int) -> int:
+        growth = 0
+        if old:
+            growth -= price_of_term + (self.count[old] == 1)
+        if new:
+            growth += price_of_term + (new not in self.count)
+        return growth
+
+    def change(self, places: Places, change: int) -> None:
+        for at, power in places:
+            old = self.logarithms[at]
+            new = self.logarithms[at] = old + power * change
+            self.count[new] = self.count.get(new, 0) + 1
+            self.count[old] -= 1
+            if not self.count[old]:
+                del self.count[old]
+
 
 class _Search:
-    """Scales of values, and ``combinations``: of each sum and output the coefficients' sizes as logarithms."""
+    """Scales of values, as logarithms, and where they enter.
+
+    ``combinations`` are the sums by definition, then the outputs; ``uses`` are for each scale the combinations that it
+    enters, with the places there and the powers. The scale of a sum itself enters all places of its definition.
+    """
 
     def __init__(self, program: ScalarProgram) -> None:
         self.nodes = program.nodes
         self.logarithms = _Logarithms()
         self.scale = {value: 0 for value, node in enumerate(program.nodes) if isinstance(node, Sum | Input)}
-        self.combinations: list[list[int]] = []
-        self.uses: dict[int, list[tuple[int, int, int]]] = {value: [] for value in self.scale}
+        self.combinations: list[_Combination] = []
+        self.uses: dict[int, dict[int, Places]] = {value: {} for value in self.scale}
         factors = _factors(program.nodes)
         for value, node in enumerate(program.nodes):
             if isinstance(node, Sum):
-                self.uses[value] += [(len(self.combinations), at, 1) for at in range(len(node.terms))]
+                self.uses[value][len(self.combinations)] = [(at, 1) for at in range(len(node.terms))]
                 self.add(node.terms, factors)
         for _, elements in program.outputs:
             for element in elements:
                 if element.coefficient:
                     self.add([(element.coefficient, element.value)], factors)
-        self.combinations_of = {v: list(dict.fromkeys(number for number, _, _ in u)) for v, u in self.uses.items()}
         self.scales_in: list[list[int]] = [[] for _ in self.combinations]
-        for value, numbers in self.combinations_of.items():
-            for number in numbers:
+        for value, uses in self.uses.items():
+            for number in uses:
                 self.scales_in[number].append(value)
 
     def add(self, terms: Iterable[tuple[Fraction, int]], factors: list[Counter[int]]) -> None:
         """One more combination. A term that is an input is always the input itself, not its scaled copy."""
-        combination = []
+        combination = _Combination()
         for at, (coefficient, value) in enumerate(terms):
-            combination.append(self.logarithms.of(abs(coefficient)))
+            combination.add(self.logarithms.of(abs(coefficient)))
             if not isinstance(self.nodes[value], Input):
                 for factor, power in factors[value].items():
-                    self.uses[factor].append((len(self.combinations), at, -power))
+                    self.uses[factor].setdefault(len(self.combinations), []).append((at, -power))
         self.combinations.append(combination)
 
     def improve(self, price_of_term: int) -> None:
@@ -99,39 +188,50 @@ class _Search:
         while waiting:
             concerned: set[int] = set()
             for value in waiting:
-                costs = {change: self.cost(value, change, price_of_term) for change in self.candidates(value)}
-                best = min(costs, key=lambda change: (costs[change], change))
-                if costs[best] < costs[0]:
+                growths = ((self.growth(value, change, price_of_term), change) for change in self.candidates(value))
+                better = sorted((growth, change) for growth, change in growths if growth < 0)
+                best = next((change for _, change in better if self.is_moderate(value, change)), None)
+                if best is not None:
                     self.change(value, best)
-                    concerned.update(other for n in self.combinations_of[value] for other in self.scales_in[n])
+                    concerned.update(other for n in self.uses[value] for other in self.scales_in[n])
             waiting = sorted(concerned)
 
     def candidates(self, value: int) -> list[int]:
-        """No change, back to the value itself, and the changes that make the most coefficients 1."""
+        """Back to the value itself, and the changes that make the most coefficients 1."""
         wanted: Counter[int] = Counter()
-        for number, at, power in self.uses[value]:
-            logarithm = self.combinations[number][at]
-            if logarithm % power == 0:
-                wanted[-logarithm // power] += 1
-        return list(dict.fromkeys((0, -self.scale[value], *(change for change, _ in wanted.most_common(CANDIDATES)))))
+        for number, places in self.uses[value].items():
+            logarithms = self.combinations[number].logarithms
+            for at, power in places:
+                if (root := self.logarithms.root(logarithms[at], -power)) is not None:
+                    wanted[root] += 1
+        found = dict.fromkeys((-self.scale[value], *(change for change, _ in wanted.most_common(CANDIDATES))))
+        return [change for change in found if change]
 
-    def cost(self, value: int, change: int, price_of_term: int) -> int:
-        """Multiplications in all combinations that a scale takes part in, and a price for each term multiplied.
+    def growth(self, value: int, change: int, price_of_term: int) -> int:
+        """What a change of scale adds to the cost.
 
-        The scaled copy of an input is one multiplication.
+        That is the multiplications in all combinations that the scale enters, and a price for each term multiplied. The
+        scaled copy of an input is one multiplication.
         """
-        self.change(value, change)
-        cost = int(isinstance(self.nodes[value], Input) and self.scale[value] != 0)
-        for number in self.combinations_of[value]:
-            scaled = [logarithm for logarithm in self.combinations[number] if logarithm]
-            cost += len(set(scaled)) + price_of_term * len(scaled)
-        self.change(value, -change)
-        return cost
+        scale = self.scale[value]
+        growth = (scale + change != 0) - (scale != 0) if isinstance(self.nodes[value], Input) else 0
+        for number, places in self.uses[value].items():
+            growth += self.combinations[number].growth(places, change, price_of_term)
+        return growth
+
+    def is_moderate(self, value: int, change: int) -> bool:
+        """Whether no number that a change makes is beyond ``LARGEST``, unless it was larger before."""
+        pairs = {(self.scale[value], self.scale[value] + change)}
+        for number, places in self.uses[value].items():
+            logarithms = self.combinations[number].logarithms
+            pairs.update((logarithms[at], logarithms[at] + power * change) for at, power in places)
+        size = self.logarithms.size
+        return all(size(new) <= LARGEST or size(new) < size(old) for old, new in pairs)
 
     def change(self, value: int, change: int) -> None:
         self.scale[value] += change
-        for number, at, power in self.uses[value]:
-            self.combinations[number][at] += power * change
+        for number, places in self.uses[value].items():
+            self.combinations[number].change(places, change)
 
     def scales(self) -> dict[int, Fraction]:
         return {value: self.logarithms.inverse(logarithm) for value, logarithm in self.scale.items()}

@@ -93,6 +93,20 @@ def steps(selection: Selection) -> Iterator[Step]:
                 pass
 
 
+def operations(selection: Selection) -> int:
+    """Additions and multiplications, in whatever order they are done."""
+    total = 0
+    for value in selection.values:
+        match value:
+            case Scaled():
+                total += 1
+            case Accumulation(terms):
+                total += sum(len(term.factors) for term in terms) - 1
+            case Input() | Constant():
+                pass
+    return total
+
+
 class _Selector:
     def __init__(self, program: ScalarProgram) -> None:
         self.nodes = program.nodes
