@@ -244,3 +244,18 @@ def test_the_model_says_what_it_is() -> None:
     model, constants = package("hipnn").Model(), package("hipnn").architecture
     assert (model.NAME, model.SPEC_DIGEST) == ("hipnn", constants.SPEC_DIGEST)
     assert "hiphop4: H C N O, 7 invariants of ranks up to 3, cutoff" in repr(package("hiphop4").Model())
+
+
+def test_no_sensitivity_nor_its_derivatives_are_subnormal_in_float32() -> None:
+    """Arithmetic with such numbers takes many times as long; what would be one of them is zero."""
+    module = package("hiphop5")
+    sensitivity = module.Model().blocks[0].interaction.layer.sensitivity
+    distances = torch.linspace(0.5, 0.999 * module.architecture.CUTOFF, 2000).unsqueeze(1)
+    inverse = (1 / distances).requires_grad_()
+    values = sensitivity(torch.cat([inverse, torch.ones_like(inverse)], dim=1))
+    (slope,) = torch.autograd.grad(values.sum(), inverse, create_graph=True)
+    exact = torch.exp(-0.5 * (sensitivity.sigma * (inverse - 1 / sensitivity.mu)).double().square())
+    torch.testing.assert_close(values.double(), exact, rtol=1e-4, atol=1e-26)
+    assert (exact < 1e-30).any()
+    for found in (values, slope, torch.autograd.grad(slope.sum(), inverse)[0]):
+        assert not ((found != 0) & (found.abs() < 1e-29)).any()

@@ -26,9 +26,10 @@ from .tensors import tensor_components
 
 GROUP_NORM_EPS = 1e-5
 
-# Sensitivities below e^-80, which is 2e-35, stay there: near and under the smallest float32 an exp takes ten times as
-# long, and so does arithmetic with what it gives.
-LEAST_EXPONENT = -80.0
+# Sensitivities below e^-60, which is 9e-27, are zero: far below what a sum of float64 can tell, and so far above the
+# smallest float32 that their derivatives keep above it too. Numbers below that one take many times as long, as does all
+# arithmetic with them; without this, half of the changes of sensitivities in a step of training are such numbers.
+LEAST_EXPONENT = -60.0
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,9 @@ class Sensitivity(torch.nn.Module):
         """[n_pairs, 2] (1/r and the cutoff function) -> [n_pairs, n_functions]."""
         inverse_distance, cutoff = radial.split(1, dim=-1)
         steps = self.sigma * (inverse_distance - 1 / self.mu)
-        sensitivities: Tensor = torch.exp((-0.5 * steps.square()).clamp(min=LEAST_EXPONENT)) * cutoff
+        exponents = -0.5 * steps.square()
+        values = torch.exp(exponents.clamp(min=LEAST_EXPONENT)).masked_fill(exponents < LEAST_EXPONENT, 0)
+        sensitivities: Tensor = values * cutoff
         return sensitivities
 
     def extra_repr(self) -> str:
