@@ -22,14 +22,10 @@ from .grouping import PairGroups, PairIndex
 from .invariants import invariants
 from .moments import moments
 from .pairs import environment
+from .sensitivities import sensitivities
 from .tensors import tensor_components
 
 GROUP_NORM_EPS = 1e-5
-
-# Sensitivities below e^-60, which is 9e-27, are zero: far below what a sum of float64 can tell, and so far above the
-# smallest float32 that their derivatives keep above it too. Numbers below that one take many times as long, as does all
-# arithmetic with them; without this, half of the changes of sensitivities in a step of training are such numbers.
-LEAST_EXPONENT = -60.0
 
 
 @dataclass(frozen=True)
@@ -93,12 +89,7 @@ class Sensitivity(torch.nn.Module):
 
     def forward(self, radial: Tensor) -> Tensor:
         """[n_pairs, 2] (1/r and the cutoff function) -> [n_pairs, n_functions]."""
-        inverse_distance, cutoff = radial.split(1, dim=-1)
-        steps = self.sigma * (inverse_distance - 1 / self.mu)
-        exponents = -0.5 * steps.square()
-        values = torch.exp(exponents.clamp(min=LEAST_EXPONENT)).masked_fill(exponents < LEAST_EXPONENT, 0)
-        sensitivities: Tensor = values * cutoff
-        return sensitivities
+        return sensitivities(radial, self.mu, self.sigma)
 
     def extra_repr(self) -> str:
         return f"functions={self.mu.shape[0]}, cutoff={architecture.CUTOFF} Å"
@@ -146,12 +137,12 @@ class Interaction(torch.nn.Module):
         No array over pairs, sensitivities and channels arises in either order.
         """
         n_functions, n_out, n_in = self.weights.shape
-        sensitivities = self.sensitivity(geometry.radial)
+        radial = self.sensitivity(geometry.radial)
         if self.order == "neighbours first":  # the features are species: no sum over them is needed
-            sums = moments(geometry.directions, sensitivities, geometry.kinds, n_in, geometry.index)
+            sums = moments(geometry.directions, radial, geometry.kinds, n_in, geometry.index)
             return sums.flatten(2) @ self.weights.permute(2, 0, 1).flatten(0, 1)
         weighted = (features @ self.weights.view(-1, n_in).t()).view(-1, n_functions, n_out)
-        return environment(geometry.directions, sensitivities, weighted, geometry.index)
+        return environment(geometry.directions, radial, weighted, geometry.index)
 
     def forward(self, features: Tensor, geometry: Geometry) -> Tensor:
         """[n_atoms, n_in] -> [n_atoms, FEATURES]."""

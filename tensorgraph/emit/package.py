@@ -34,6 +34,7 @@ NETWORK_TEMPLATES = (
     "pairs_cpu.c",
     "pairs_torch.py",
     "pairs_triton.py",
+    "sensitivities.py",
 )
 NETWORK_EXPORTS = ("EnergyAndForces", "Model", "Prediction")
 
