@@ -83,7 +83,12 @@ def in_own_process(module: str, call: str) -> str:
 
 def difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """Largest difference of tensors from those expected, each over its largest number."""
-    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=True))
+    differences = []
+    for a, b in zip(found, expected, strict=True):
+        if a.shape != b.shape:
+            raise SystemExit(f"shapes differ: {list(a.shape)} and {list(b.shape)}")
+        differences.append(((a - b).abs().max() / b.abs().max()).double().cpu())
+    return float(torch.stack(differences).max())  # which is not a number if one of them is not
 
 
 def growth_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:

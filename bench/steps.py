@@ -116,7 +116,7 @@ def compared(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for case in CASES:
         agreed = largest_difference(case, options.device)
-        if agreed > TOLERANCE:
+        if not agreed <= TOLERANCE:
             raise SystemExit(f"{case}: the two sides differ by {agreed:.1e}")
         seconds = interleaved(sides.cases(case), options.repeats, options.device)
         row: dict[str, Any] = {"case": case, "atoms": len(sides.batch.numbers), "pairs": sides.batch.pairs.shape[1]}

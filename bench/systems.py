@@ -201,7 +201,7 @@ def checked_difference(package: ModuleType, options: argparse.Namespace) -> floa
     """Largest difference to hippynn in float64 on a small periodic system with all elements; ends all if too large."""
     models = Sides(small_system(package), package, ["hippynn"], torch.float64, options).models()
     found = difference(models["tensorgraph"](), models["hippynn"]())
-    if found > TOLERANCE:
+    if not found <= TOLERANCE:
         raise SystemExit(f"{package.architecture.NAME}: the two sides differ by {found:.1e}")
     return found
 

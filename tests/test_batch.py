@@ -291,3 +291,18 @@ SINGULAR = {
 def test_singular_cells_are_refused(message: str) -> None:
     with pytest.raises(StructureError, match=message):
         batch_structures([Atoms("H", cell=SINGULAR[message], pbc=True)], 3.0)
+
+
+@pytest.mark.parametrize("shift", [1e5, 9e4])
+def test_single_precision_far_away_ends_soon(shift: float) -> None:
+    """A search that reaches as far as positions are uncertain would find all pairs of images."""
+    positions = torch.rand(6, 3, generator=torch.Generator().manual_seed(0)) * 8
+    positions[0, 0] += shift
+    cell = 8 * torch.eye(3)
+    started = time.perf_counter()
+    if shift >= 1e5:
+        with pytest.raises(StructureError, match=r"atom 0 has the position .*: beyond 100000 Å"):
+            neighbour_tensors(positions, cell, (True,) * 3, 4.0)
+    else:
+        assert len(neighbour_tensors(positions, cell, (True,) * 3, 4.0)[1]) > 0
+    assert time.perf_counter() - started < 5

@@ -95,7 +95,7 @@ def test_padding_changes_nothing(name, more_atoms):
 def test_padding_that_does_not_fit_is_refused():
     given = batch("hiphop5", 5)
     for atoms, pairs in ((4, 100), (5, given.pairs.shape[1] - 1)):
-        with pytest.raises(ValueError, match=f"cannot be padded to {atoms} and {pairs}; allowed"):
+        with pytest.raises(ValueError, match=f"cannot be padded to {atoms} and {pairs}; allowed: at least 5 atoms"):
             given.padded(atoms, pairs)
 
 

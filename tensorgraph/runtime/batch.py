@@ -40,14 +40,16 @@ class Batch:
         """The batch with `n_atoms` atoms and `n_pairs` pairs, for what needs fixed shapes, such as a CUDA graph.
 
         The atoms that are added make up one more structure, which there always is, even if no atom is added. What a
-        model gives for the atoms and structures that there were, it gives without the padding too. Targets stay here.
+        model gives for the atoms and structures that there were, it gives without the padding too, to rounding.
+        Targets stay here.
 
         Raises ValueError for a batch without atoms, or one that has more atoms or pairs already.
         """
         atoms, pairs = n_atoms - len(self.numbers), n_pairs - self.pairs.shape[1]
         if atoms < 0 or pairs < 0 or not len(self.numbers):
             held = f"{len(self.numbers)} atoms and {self.pairs.shape[1]} pairs"
-            raise ValueError(f"a batch of {held} cannot be padded to {n_atoms} and {n_pairs}; allowed: 1 atom or more")
+            least = f"at least {max(1, len(self.numbers))} atoms and {self.pairs.shape[1]} pairs, of a batch with atoms"
+            raise ValueError(f"a batch of {held} cannot be padded to {n_atoms} and {n_pairs}; allowed: {least}")
         # Of the last atom with itself, so that pairs stay sorted and within one structure; too far apart to count.
         return Batch(
             numbers=torch.cat([self.numbers, self.numbers[:1].expand(atoms)]),

@@ -17,6 +17,7 @@ from tensorgraph.errors import StructureError
 SMALLEST_DISTANCE = 1e-3  # Å; atoms closer than this coincide, and the direction between them is undefined
 SMALLEST_HEIGHT = 0.1  # Å between opposite faces of the periodic cell; thinner ones have no end of images
 LARGEST_POSITION = 1e12  # Å; beyond it float64 no longer tells where an atom is, relative to its neighbours
+LARGEST_SINGLE_POSITION = 1e5  # Å; beyond it float32 is off by more than a hundredth of an Å
 ROUNDING = 1e-14  # of a search among positions, relative to the largest of them
 
 Floats = NDArray[np.float64]
@@ -75,18 +76,28 @@ def _pairs(
     fixed, box = wrapped.detach().double(), cell.detach().double()
     together = _closed_up(fixed, box[~is_periodic], 2 * cutoff)
     # Moving atoms rounds: the finder must not miss a pair for it, and the displacements below decide.
-    reach = cutoff + torch.finfo(positions.dtype).eps / 2**-52 * ROUNDING * _largest(positions)
+    reach = cutoff + _precision_ratio(positions.dtype) * ROUNDING * _largest(wrapped)
     finder = NeighborList(cutoff=reach, full_list=True, sorted=True)
     pairs, shifts = finder.compute(together, box, is_periodic, "PS")
     pairs = pairs.to(torch.int64)
     first, second = pairs.unbind(1)
-    displacements = wrapped[second] - wrapped[first] + shifts.to(wrapped.dtype) @ cell
+    displacements = wrapped[second] - wrapped[first] + _combined(shifts.to(wrapped.dtype), cell)
     distances = torch.linalg.vector_norm(displacements.detach(), dim=1)
     chosen = torch.nonzero(distances <= cutoff).flatten()
     if positions.is_cuda:  # where the finder's order differs from run to run
         chosen = chosen[_lexicographic(torch.cat([pairs, shifts.to(pairs)], dim=1)[chosen])]
     _check_apart(pairs[chosen], distances[chosen], named)
     return pairs[chosen].t().contiguous(), displacements[chosen]
+
+
+def _combined(numbers: Tensor, vectors: Tensor) -> Tensor:
+    """Multiples [n, 3] of the vectors [3, 3], summed; a product of matrices may be rounded to TF32."""
+    return (numbers.unsqueeze(2) * vectors).sum(dim=1)
+
+
+def _precision_ratio(dtype: torch.dtype) -> float:
+    """How much coarser a dtype is than float64."""
+    return float(torch.finfo(dtype).eps / torch.finfo(torch.float64).eps)
 
 
 def _largest(positions: Tensor) -> float:
@@ -130,7 +141,7 @@ def _wrapped(positions: Tensor, cell: Tensor, periodic: Tensor) -> Tensor:
     with torch.no_grad():
         scaled = positions @ torch.linalg.inv(cell)
         whole = torch.where(periodic, scaled.floor(), torch.zeros_like(scaled))
-    return positions - whole @ cell
+    return positions - _combined(whole, cell)
 
 
 def _closed_up(positions: Tensor, directions: Tensor, largest_gap: float) -> Tensor:
@@ -163,11 +174,12 @@ def species_name(number: int) -> str:
 
 
 def _check_positions(positions: Tensor, named: Named) -> None:
-    wrong = torch.nonzero(~(positions.abs() <= LARGEST_POSITION).all(dim=1)).flatten()
+    largest = LARGEST_POSITION if positions.dtype == torch.float64 else LARGEST_SINGLE_POSITION
+    wrong = torch.nonzero(~(positions.abs() <= largest).all(dim=1)).flatten()
     if len(wrong):
         index = int(wrong[0])
         position = positions[index].cpu().numpy()
-        reason = f"beyond {LARGEST_POSITION:g} Å" if np.isfinite(position).all() else "not finite"
+        reason = f"beyond {largest:g} Å" if np.isfinite(position).all() else "not finite"
         raise StructureError(f"atom {named(index)} has the position {position}: {reason}")
 
 
