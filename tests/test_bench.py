@@ -118,7 +118,7 @@ def test_growth_needs_four_sizes_of_a_series():
 
 def test_peaks_of_memory_see_an_array():
     peak = runner.peak_memory(lambda: torch.ones(2**24), "cpu")
-    # kB: 64 MiB. The kernel counts pages per thread and adds them up late: an entry may be off by some hundreds of them.
+    # kB: 64 MiB. The kernel counts pages per thread and adds them up late: an entry may be off by hundreds of them.
     assert 0.97 * 2**16 <= peak < 2**17
 
 
