@@ -24,8 +24,8 @@ class Machine:
     fused: bool
 
 
-# The CPU: measured with PyTorch's products of matrices, with the programs of `pairs_cpu.c` and with a copy, in float32.
-# The GPU: the datasheet's peak of the vector units, in which float32 is not rounded, and the measured copy.
+# The CPU: round numbers for float32 with AVX-512, of PyTorch's products of matrices, of `pairs_cpu.c` and of a copy.
+# The GPU: the datasheet's peak of the vector units, in which float32 is not rounded, and the bandwidth of a copy.
 MACHINES = (
     Machine("two CPU cores", matrix=150e9, pairs=60e9, bandwidth=20e9, fused=True),
     Machine("H200", matrix=67e12, pairs=67e12, bandwidth=4.3e12, fused=False),
