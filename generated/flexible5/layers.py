@@ -137,12 +137,12 @@ class Interaction(torch.nn.Module):
         No array over pairs, sensitivities and channels arises in either order.
         """
         n_functions, n_out, n_in = self.weights.shape
-        radial = self.sensitivity(geometry.radial)
+        sensitivity = self.sensitivity(geometry.radial)
         if self.order == "neighbours first":  # the features are species: no sum over them is needed
-            sums = moments(geometry.directions, radial, geometry.kinds, n_in, geometry.index)
+            sums = moments(geometry.directions, sensitivity, geometry.kinds, n_in, geometry.index)
             return sums.flatten(2) @ self.weights.permute(2, 0, 1).flatten(0, 1)
         weighted = (features @ self.weights.view(-1, n_in).t()).view(-1, n_functions, n_out)
-        return environment(geometry.directions, radial, weighted, geometry.index)
+        return environment(geometry.directions, sensitivity, weighted, geometry.index)
 
     def forward(self, features: Tensor, geometry: Geometry) -> Tensor:
         """[n_atoms, n_in] -> [n_atoms, FEATURES]."""

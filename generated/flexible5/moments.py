@@ -20,7 +20,17 @@ from torch import Tensor
 
 from . import native, pairs_torch
 from .grouping import PairIndex
-from .operators import check_rows, check_starts, check_transforms, check_types, derivatives, gpu_module, operator
+from .operators import (
+    alike,
+    check_rows,
+    check_shapes,
+    check_starts,
+    check_transforms,
+    check_types,
+    derivatives,
+    gpu_module,
+    operator,
+)
 
 CODE = ("moments_cpu.c", "pairs_torch.py", "pairs_triton.py", "grouping.py", "native.py", "operators.py", "moments.py")
 
@@ -55,9 +65,7 @@ def _checked(name: str, tensors: tuple[Tensor, ...], n_kinds: int, index: tuple[
     n_pairs, n_atoms = target.numel(), kinds.numel()
     components, functions = (tensor.shape[-1] if tensor.dim() else 0 for tensor in tensors[:2])
     t, s, d = (n_pairs, components), (n_pairs, functions), (n_atoms, components, n_kinds, functions)
-    for tensor, shape in zip(tensors, (t, s, d, t, s), strict=False):
-        if tensor.shape != shape:
-            raise ValueError(f"{name} needs {list(shape)}, not {list(tensor.shape)}")
+    check_shapes(name, tensors, (t, s, d, t, s))
     check_rows(name, (target, source), n_pairs)
     check_rows(name, (kinds,), n_atoms)
     check_starts(name, starts, n_atoms, n_pairs)
@@ -130,11 +138,11 @@ def _fake_moments(tensors, sensitivities, n_kinds, *index):
 
 
 def _fake_moments_backward(tensors, sensitivities, grad, *pairs):
-    return tensors.new_empty(tensors.shape), sensitivities.new_empty(sensitivities.shape)
+    return alike(tensors, sensitivities)
 
 
 def _fake_moments_double_backward(tensors, sensitivities, grad, *rest):
-    return (*_fake_moments_backward(tensors, sensitivities, grad), grad.new_empty(grad.shape))
+    return alike(tensors, sensitivities, grad)
 
 
 NO_INDEX = (None,) * 4

@@ -22,7 +22,17 @@ from torch import Tensor
 
 from . import native, pairs_torch
 from .grouping import PairIndex
-from .operators import check_rows, check_starts, check_transforms, check_types, derivatives, gpu_module, operator
+from .operators import (
+    alike,
+    check_rows,
+    check_shapes,
+    check_starts,
+    check_transforms,
+    check_types,
+    derivatives,
+    gpu_module,
+    operator,
+)
 
 CODE = ("pairs_cpu.c", "pairs_torch.py", "pairs_triton.py", "grouping.py", "native.py", "operators.py", "pairs.py")
 
@@ -57,9 +67,7 @@ def _check(name: str, tensors: tuple[Tensor, ...], index: PairIndex) -> None:
     n_pairs, n_atoms = index.target.numel(), index.target_starts.numel() - 1
     components, functions, channels = (tensor.shape[-1] if tensor.dim() else 0 for tensor in tensors[:3])
     t, s, q = (n_pairs, components), (n_pairs, functions), (n_atoms, functions, channels)
-    for tensor, shape in zip(tensors, (t, s, q, (n_atoms, components, channels), t, s, q), strict=False):
-        if tensor.shape != shape:
-            raise ValueError(f"{name} needs {list(shape)}, not {list(tensor.shape)}")
+    check_shapes(name, tensors, (t, s, q, (n_atoms, components, channels), t, s, q))
     check_rows(name, (index.target, index.source, index.by_source), n_pairs)
     for starts in (index.target_starts, index.source_starts):
         check_starts(name, starts, n_atoms, n_pairs)
@@ -151,21 +159,17 @@ def _environment_double_backward(
     return _first_order_change(*plain, *given, index)
 
 
-def _empty(*tensors: Tensor) -> tuple[Tensor, ...]:
-    return tuple(tensor.new_empty(tensor.shape) for tensor in tensors)
-
-
 def _fake_environment(tensors, sensitivities, weighted, *index):
     # Not from the starts, of one more than there are atoms: where that is a symbol, a graph would refuse one atom.
     return weighted.new_empty((weighted.shape[0], tensors.shape[1], weighted.shape[2]))
 
 
 def _fake_environment_backward(tensors, sensitivities, weighted, grad, *index):
-    return _empty(tensors, sensitivities, weighted)
+    return alike(tensors, sensitivities, weighted)
 
 
 def _fake_environment_double_backward(tensors, sensitivities, weighted, grad, *rest):
-    return _empty(tensors, sensitivities, weighted, grad)
+    return alike(tensors, sensitivities, weighted, grad)
 
 
 NO_INDEX = (None,) * len(PairIndex._fields)

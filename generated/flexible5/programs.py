@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import native
-from .operators import check_types, derivatives, gpu_module, operator
+from .operators import alike, check_shapes, check_types, derivatives, gpu_module, operator
 
 # Rows (atoms times channels) that plain PyTorch takes at a time: temporaries stay in the cache of a CPU.
 CPU_BLOCK_ROWS = 65_536
@@ -61,7 +61,7 @@ class Programs:
         return inputs.new_empty(inputs.shape)
 
     def _fake_double_backward(self, inputs, grad_outputs, grad_grad_inputs):
-        return inputs.new_empty(inputs.shape), grad_outputs.new_empty(grad_outputs.shape)
+        return alike(inputs, grad_outputs)
 
     def _forward_vjp(self, ctx, grad):
         (inputs,) = ctx.saved_tensors
@@ -102,9 +102,8 @@ class Programs:
         """Kernels believe in shapes: a wrong one would be a wrong address."""
         check_types(name, tensors)
         atoms, channels = tensors[0].shape[0], tensors[0].shape[-1]
-        for tensor, size in zip(tensors, (self.n_inputs, self.n_outputs, self.n_inputs), strict=False):
-            if tensor.shape != (atoms, size, channels):
-                raise ValueError(f"{name} needs [{atoms}, {size}, {channels}], not {list(tensor.shape)}")
+        sizes = (self.n_inputs, self.n_outputs, self.n_inputs)
+        check_shapes(name, tensors, [(atoms, size, channels) for size in sizes])
 
 
 def _in_blocks(function, *tensors: Tensor):

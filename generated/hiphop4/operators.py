@@ -93,6 +93,13 @@ def check_types(name: str, tensors: Sequence[Tensor], index: Sequence[Tensor] = 
         raise TypeError(f"{name} needs an int64 index on {device}, not {[(t.dtype, t.device) for t in index]}")
 
 
+def check_shapes(name: str, tensors: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> None:
+    """Programs believe in shapes too; those of the tensors there are, the first of all that there may be."""
+    for tensor, shape in zip(tensors, shapes, strict=False):
+        if tensor.shape != shape:
+            raise ValueError(f"{name} needs {list(shape)}, not {list(tensor.shape)}")
+
+
 def check_rows(name: str, rows: Sequence[Tensor], n_rows: int) -> None:
     for tensor in rows:
         if tensor.shape != (n_rows,):
@@ -105,6 +112,11 @@ def check_starts(name: str, starts: Tensor, n_groups: int, n_rows: int) -> None:
         raise ValueError(f"{name} needs starts of [{n_groups + 1}], not {list(starts.shape)}")
     if starts.is_cpu and (end := starts[-1].item()) != n_rows:
         raise ValueError(f"{name} needs starts that end with {n_rows}, the number of pairs, not {end}")
+
+
+def alike(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """New contiguous tensors of the same shapes, with no values yet."""
+    return tuple(tensor.new_empty(tensor.shape) for tensor in tensors)
 
 
 def _save_inputs(ctx, inputs, output):

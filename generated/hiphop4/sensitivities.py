@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .operators import check_transforms, check_types, derivatives, operator
+from .operators import alike, check_shapes, check_transforms, check_types, derivatives, operator
 
 CODE = ("operators.py", "sensitivities.py")
 
@@ -54,9 +54,7 @@ def _check(name: str, tensors: tuple[Tensor, ...]) -> None:
     radial, mu = tensors[:2]
     values, parameters = (radial.shape[0], mu.numel()), (mu.numel(),)
     shapes = ((values[0], 2), parameters, parameters, values, (values[0], 2), parameters, parameters)
-    for tensor, shape in zip(tensors, shapes, strict=False):
-        if tensor.shape != shape:
-            raise ValueError(f"{name} needs {list(shape)}, not {list(tensor.shape)}")
+    check_shapes(name, tensors, shapes)
 
 
 def _gaussian(radial: Tensor, mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -136,20 +134,16 @@ def _double_backward(
     return tuple(_in_blocks(_changes, radial.shape[0], mu.shape[0], given))
 
 
-def _empty(*tensors: Tensor) -> tuple[Tensor, ...]:
-    return tuple(tensor.new_empty(tensor.shape) for tensor in tensors)
-
-
 def _fake_forward(radial, mu, sigma):
     return radial.new_empty((radial.shape[0], mu.shape[0]))
 
 
 def _fake_backward(radial, mu, sigma, grad):
-    return _empty(radial, mu, sigma)
+    return alike(radial, mu, sigma)
 
 
 def _fake_double_backward(radial, mu, sigma, grad, *cotangents):
-    return _empty(radial, mu, sigma, grad)
+    return alike(radial, mu, sigma, grad)
 
 
 def _forward_vjp(ctx, grad):
