@@ -14,6 +14,7 @@ from tensorgraph.scalar import (
     ScalarProgram,
     StraightLine,
     lower_invariants,
+    lower_sensitivities,
     lower_tensor_components,
     scheduled,
 )
@@ -32,6 +33,8 @@ class Compilation:
     contractions: ContractionProgram
     scalars: Derivatives[ScalarProgram]
     instructions: Derivatives[StraightLine]
+    tensors: Derivatives[StraightLine]
+    sensitivities: Derivatives[StraightLine]
     layers: tuple[LayerPlan, ...]
     package: PackageText
 
@@ -47,9 +50,11 @@ def compile_spec(spec: Spec, tell: Tell = lambda _: None) -> Compilation:
     scalars = lower_invariants(contractions)  # ContractionProgram → ScalarProgram, three of them
     instructions = Derivatives(*map(scheduled, scalars))  # ScalarProgram → StraightLine
     tensors = Derivatives(*map(scheduled, lower_tensor_components(basis.max_rank)))
+    sensitivities = Derivatives(*map(scheduled, lower_sensitivities()))
     layers = plan_layers(spec)  # Spec → LayerPlan, one for each interaction
-    package = emit_package(spec, basis, contractions, instructions, tensors, layers)  # everything → PackageText
-    return Compilation(spec, basis, contractions, scalars, instructions, layers, package)
+    # everything → PackageText
+    package = emit_package(spec, basis, contractions, instructions, tensors, sensitivities, layers)
+    return Compilation(spec, basis, contractions, scalars, instructions, tensors, sensitivities, layers, package)
 
 
 def derive_basis(basis: BasisSpec, tell: Tell = lambda _: None) -> Basis:

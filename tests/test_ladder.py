@@ -20,7 +20,7 @@ from tensorgraph.compiler import Compilation, compile_spec
 from tensorgraph.emit import emit_package, write_package
 from tensorgraph.program.types import run as run_contractions
 from tensorgraph.runtime import load_package
-from tensorgraph.scalar import Derivatives, Instruction, Opcode, evaluate, lower_tensor_components, scheduled
+from tensorgraph.scalar import Instruction, Opcode, evaluate
 from tensorgraph.spec import parse_spec
 
 CHANNELS = (0, 1, 2, 31, 127, 128, 129)
@@ -209,5 +209,5 @@ def mutant(compiled: Compilation, changed: int):
     body[place] = dataclasses.replace(body[place], opcode=turned[body[place].opcode])
     field = compiled.instructions._fields[changed]
     programs = compiled.instructions._replace(**{field: dataclasses.replace(line, body=tuple(body))})
-    tensors = Derivatives(*map(scheduled, lower_tensor_components(compiled.basis.max_rank)))
-    return emit_package(compiled.spec, compiled.basis, compiled.contractions, programs, tensors, compiled.layers)
+    rest = compiled.tensors, compiled.sensitivities, compiled.layers
+    return emit_package(compiled.spec, compiled.basis, compiled.contractions, programs, *rest)

@@ -1,5 +1,6 @@
 """The scalar IR: simplification, exact derivatives, scheduling, and operation counts."""
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 
@@ -26,7 +27,7 @@ from tensorgraph.scalar import (
     vector_jacobian_product,
 )
 from tensorgraph.scalar.assembly import assembled
-from tensorgraph.scalar.ir import ZERO, Input, One, Product, ScalarProgram, Sum
+from tensorgraph.scalar.ir import LEAST_EXPONENT, ZERO, Input, One, Product, ScalarProgram, Sum
 from tensorgraph.scalar.selection import selected, steps
 
 CASES = [("hiphop", 5, 3), ("flexible", 5, 3), ("connected", 4, 4), ("hiphop", 3, 0)]
@@ -50,6 +51,7 @@ def execute(line: StraightLine, arrays: dict[str, list[Fraction]]) -> dict[str, 
             Opcode.SUBTRACT: lambda a=a, b=b: a - b,
             Opcode.MULTIPLY_ADD: lambda a=a, b=b, c=c: a + b * c,
             Opcode.MULTIPLY_SUBTRACT: lambda a=a, b=b, c=c: a - b * c,
+            Opcode.EXPONENTIAL: lambda a=a: math.exp(a) if a >= LEAST_EXPONENT else 0.0,
         }[item.opcode]()
     return results
 

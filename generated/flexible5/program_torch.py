@@ -353,32 +353,32 @@ def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
     x29 = torch.addcmul(x29, x26, x17)
     x30 = x3 * x29
     x30 = torch.addcmul(x30, x8, x27)
-    x31 = grad_invariants[:, 8]
-    x31 = 2.0 * x31
     x30 = 2.0 * x30
-    x32 = features[:, 4]
-    x33 = x32 * x18
-    x34 = features[:, 5]
-    x33 = torch.addcmul(x33, x34, x20)
-    x35 = features[:, 6]
-    x33 = torch.addcmul(x33, x35, x16)
+    x31 = features[:, 4]
+    x32 = x31 * x18
+    x33 = features[:, 5]
+    x32 = torch.addcmul(x32, x33, x20)
+    x34 = features[:, 6]
+    x32 = torch.addcmul(x32, x34, x16)
+    x35 = grad_invariants[:, 8]
+    x35 = 2.0 * x35
     x36 = grad_invariants[:, 4]
-    x30 = torch.addcmul(x30, x33, x36)
-    x33 = x33 * x31
-    x33 = torch.addcmul(x33, x18, x36)
+    x30 = torch.addcmul(x30, x32, x36)
+    x32 = x32 * x35
+    x32 = torch.addcmul(x32, x18, x36)
     x37 = features[:, 7]
-    x38 = x32 + x37
-    x39 = x34 * x18
+    x38 = x31 + x37
+    x39 = x33 * x18
     x39 = torch.addcmul(x39, x37, x20)
     x40 = features[:, 8]
     x39 = torch.addcmul(x39, x40, x16)
-    x41 = x35 * x18
+    x41 = x34 * x18
     x41 = torch.addcmul(x41, x40, x20)
     x41 = torch.addcmul(x41, x16, x38, value=-1.0)
     x42 = x16 * x36
-    x42 = torch.addcmul(x42, x41, x31)
+    x42 = torch.addcmul(x42, x41, x35)
     x43 = x20 * x36
-    x31 = torch.addcmul(x43, x31, x39)
+    x35 = torch.addcmul(x43, x35, x39)
     x43 = x4 * x3
     x43 = torch.addcmul(x43, x9, x0)
     x7 = 2.0 * x7
@@ -410,9 +410,9 @@ def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
     x26 = x53 - x26
     x53 = x50 - x26
     x30 = torch.addcmul(x30, x9, x53)
-    x30 = torch.addcmul(x30, x35, x42)
-    x30 = torch.addcmul(x30, x34, x31)
-    x30 = torch.addcmul(x30, x32, x33)
+    x30 = torch.addcmul(x30, x34, x42)
+    x30 = torch.addcmul(x30, x33, x35)
+    x30 = torch.addcmul(x30, x31, x32)
     x54 = grad_invariants[:, 7]
     x44 = x54 * x44
     x44 = 3.0 * x44
@@ -430,9 +430,9 @@ def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
     x44 = torch.addcmul(x44, x20, x19)
     x44 = torch.addcmul(x44, x16, x21)
     x39 = torch.addcmul(x39, x11, x51)
-    x39 = torch.addcmul(x39, x34, x33)
+    x39 = torch.addcmul(x39, x33, x32)
     x39 = torch.addcmul(x39, x40, x42)
-    x39 = torch.addcmul(x39, x37, x31)
+    x39 = torch.addcmul(x39, x37, x35)
     x44 = x54 * x44
     x44 = 3.0 * x44
     x39 = x44 + x39
@@ -446,8 +446,8 @@ def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
     x44 = x18 * x23
     x41 = x44 - x41
     x41 = torch.addcmul(x41, x20, x21)
-    x36 = torch.addcmul(x36, x40, x31)
-    x36 = torch.addcmul(x36, x35, x33)
+    x36 = torch.addcmul(x36, x40, x35)
+    x36 = torch.addcmul(x36, x34, x32)
     x36 = torch.addcmul(x36, x12, x46, value=-1.0)
     x36 = torch.addcmul(x36, x10, x27, value=-1.0)
     x36 = torch.addcmul(x36, x38, x42, value=-1.0)
@@ -479,7 +479,7 @@ def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
     x19 = torch.addcmul(x19, x37, x51)
     x41 = x41 - x19
     x19 = x44 + x19
-    x22 = torch.addcmul(x22, x32, x51)
+    x22 = torch.addcmul(x22, x31, x51)
     x41 = x41 - x22
     x22 = x45 + x22
     x21 = torch.addcmul(x21, x43, x28)
@@ -491,45 +491,45 @@ def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
     x44 = torch.addcmul(x44, x40, x28)
     x24 = torch.addcmul(x24, x37, x28, value=-1.0)
     x45 = x43 * x51
-    x45 = torch.addcmul(x45, x34, x28)
+    x45 = torch.addcmul(x45, x33, x28)
     x43 = x43 * x48
-    x24 = torch.addcmul(x24, x34, x43)
-    x44 = torch.addcmul(x44, x35, x43)
-    x45 = torch.addcmul(x45, x32, x43, value=-1.0)
+    x24 = torch.addcmul(x24, x33, x43)
+    x44 = torch.addcmul(x44, x34, x43)
+    x45 = torch.addcmul(x45, x31, x43, value=-1.0)
     x25 = x48 * x25
     x24 = torch.addcmul(x24, x40, x25)
-    x45 = torch.addcmul(x45, x35, x25)
+    x45 = torch.addcmul(x45, x34, x25)
     x44 = torch.addcmul(x44, x38, x25)
     x43 = x40 * x43
-    x43 = torch.addcmul(x43, x32, x2, value=-1.0)
+    x43 = torch.addcmul(x43, x31, x2, value=-1.0)
     x53 = x2 + x7
-    x28 = x35 * x28
+    x28 = x34 * x28
     x55 = x37 * x7
     x28 = x55 - x28
     x2 = x2 + x1
     x7 = x7 + x1
-    x25 = x34 * x25
+    x25 = x33 * x25
     x1 = torch.addcmul(x25, x38, x1)
-    x2 = torch.addcmul(x24, x35, x2)
+    x2 = torch.addcmul(x24, x34, x2)
     x24 = x4 * x40
-    x24 = torch.addcmul(x24, x5, x34)
+    x24 = torch.addcmul(x24, x5, x33)
     x24 = 2.0 * x24
-    x25 = x35 * x0
+    x25 = x34 * x0
     x24 = x25 + x24
-    x25 = x8 * x35
-    x25 = torch.addcmul(x25, x3, x34)
+    x25 = x8 * x34
+    x25 = torch.addcmul(x25, x3, x33)
     x25 = 2.0 * x25
     x55 = x40 * x0
     x25 = x55 + x25
-    x55 = x34 * x0
+    x55 = x33 * x0
     x55 = torch.addcmul(x55, x40, x12, value=-1.0)
-    x55 = torch.addcmul(x55, x35, x10, value=-1.0)
-    x56 = 2.0 * x32
+    x55 = torch.addcmul(x55, x34, x10, value=-1.0)
+    x56 = 2.0 * x31
     x56 = x56 + x37
-    x57 = x40 * x34
-    x57 = torch.addcmul(x57, x37, x35, value=-1.0)
+    x57 = x40 * x33
+    x57 = torch.addcmul(x57, x37, x34, value=-1.0)
     x58 = 2.0 * x37
-    x58 = x58 + x32
+    x58 = x58 + x31
     x25 = torch.addcmul(x25, x58, x5)
     x25 = torch.addcmul(x25, x56, x9)
     x59 = grad_invariants[:, 11]
@@ -538,7 +538,7 @@ def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
     x2 = torch.addcmul(x2, x8, x25)
     x2 = 2.0 * x2
     x2 = torch.addcmul(x2, x18, x42)
-    x2 = torch.addcmul(x2, x16, x33)
+    x2 = torch.addcmul(x2, x16, x32)
     x55 = torch.addcmul(x55, x8, x56)
     x24 = torch.addcmul(x24, x56, x3)
     x55 = torch.addcmul(x55, x58, x4)
@@ -552,14 +552,14 @@ def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
     x2 = torch.addcmul(x2, x57, x59)
     # grad_features[5]: with respect to q_xy
     x23 = torch.addcmul(x23, x48, x57)
-    x44 = torch.addcmul(x44, x34, x53)
+    x44 = torch.addcmul(x44, x33, x53)
     x44 = torch.addcmul(x44, x5, x24)
     x44 = torch.addcmul(x44, x3, x25)
     x44 = 2.0 * x44
-    x44 = torch.addcmul(x44, x20, x33)
-    x44 = torch.addcmul(x44, x18, x31)
-    x53 = x40 * x35
-    x53 = torch.addcmul(x53, x34, x38)
+    x44 = torch.addcmul(x44, x20, x32)
+    x44 = torch.addcmul(x44, x18, x35)
+    x53 = x40 * x34
+    x53 = torch.addcmul(x53, x33, x38)
     x44 = torch.addcmul(x44, x0, x55)
     x44 = torch.addcmul(x44, x53, x59)
     # grad_features[14]: with respect to t_yyy
@@ -569,28 +569,28 @@ def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
     x53 = x40 * x40
     x38 = x38 + x53
     x37 = x37 + x53
-    x53 = x35 * x35
+    x53 = x34 * x34
     x38 = x38 + x53
-    x57 = x34 * x34
+    x57 = x33 * x33
     x37 = x37 + x57
     x53 = x53 + x57
-    x53 = torch.addcmul(x53, x32, x32)
-    x32 = x32 * x40
-    x32 = torch.addcmul(x32, x35, x34, value=-1.0)
+    x53 = torch.addcmul(x53, x31, x31)
+    x31 = x31 * x40
+    x31 = torch.addcmul(x31, x34, x33, value=-1.0)
     x41 = torch.addcmul(x41, x48, x38)
     x19 = torch.addcmul(x19, x48, x37)
     x22 = torch.addcmul(x22, x48, x53)
-    x21 = torch.addcmul(x21, x32, x48, value=-1.0)
+    x21 = torch.addcmul(x21, x31, x48, value=-1.0)
     x7 = torch.addcmul(x45, x40, x7)
     x21 = torch.addcmul(x21, x40, x51)
-    x23 = torch.addcmul(x23, x35, x51)
-    x17 = torch.addcmul(x17, x34, x51)
+    x23 = torch.addcmul(x23, x34, x51)
+    x17 = torch.addcmul(x17, x33, x51)
     x7 = torch.addcmul(x7, x4, x24)
     x45 = 2.0 * x19
     x45 = x45 + x41
     x45 = x4 * x45
     x45 = torch.addcmul(x45, x40, x24)
-    x48 = x35 * x24
+    x48 = x34 * x24
     x48 = torch.addcmul(x48, x40, x25)
     x40 = x40 * x55
     x40 = torch.addcmul(x40, x11, x19, value=-1.0)
@@ -602,15 +602,15 @@ def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
     x57 = 2.0 * x22
     x57 = x57 + x41
     x57 = x8 * x57
-    x57 = torch.addcmul(x57, x35, x25)
-    x35 = x35 * x55
-    x35 = torch.addcmul(x35, x10, x41, value=-1.0)
+    x57 = torch.addcmul(x57, x34, x25)
+    x34 = x34 * x55
+    x34 = torch.addcmul(x34, x10, x41, value=-1.0)
     x10 = x10 * x22
     x10 = torch.addcmul(x10, x4, x23)
     x4 = x4 * x21
-    x60 = x34 * x25
+    x60 = x33 * x25
     x4 = x60 - x4
-    x35 = torch.addcmul(x35, x9, x22, value=-1.0)
+    x34 = torch.addcmul(x34, x9, x22, value=-1.0)
     x40 = torch.addcmul(x40, x12, x41, value=-1.0)
     x22 = x22 + x19
     x19 = x12 * x19
@@ -638,11 +638,11 @@ def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
     x0 = x0 * x21
     x0 = torch.addcmul(x0, x13, x17, value=-1.0)
     x13 = torch.addcmul(x45, x3, x21, value=-1.0)
-    x21 = torch.addcmul(x41, x34, x55)
-    x34 = x34 * x24
-    x6 = torch.addcmul(x34, x6, x17)
-    x34 = x16 * x54
-    x41 = torch.addcmul(x50, x16, x34, value=-1.0)
+    x21 = torch.addcmul(x41, x33, x55)
+    x33 = x33 * x24
+    x6 = torch.addcmul(x33, x6, x17)
+    x33 = x16 * x54
+    x41 = torch.addcmul(x50, x16, x33, value=-1.0)
     x45 = x49 + x41
     x26 = x41 - x26
     x17 = x5 * x17
@@ -654,7 +654,7 @@ def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
     x8 = 2.0 * x8
     x8 = x19 + x8
     x19 = 2.0 * x46
-    x19 = torch.addcmul(x19, x20, x34)
+    x19 = torch.addcmul(x19, x20, x33)
     x46 = x20 * x54
     x19 = torch.addcmul(x19, x16, x46)
     x45 = torch.addcmul(x45, x20, x46)
@@ -664,9 +664,9 @@ def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
     x8 = x8 - x40
     # grad_features[10]: with respect to t_xxy
     x49 = x54 * x18
-    x34 = x34 * x18
+    x33 = x33 * x18
     x26 = torch.addcmul(x26, x18, x49)
-    x34 = torch.addcmul(x34, x16, x49)
+    x33 = torch.addcmul(x33, x16, x49)
     x46 = x46 * x18
     x46 = torch.addcmul(x46, x20, x49)
     x24 = x56 * x24
@@ -683,7 +683,7 @@ def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
     x3 = torch.addcmul(x3, x20, x26)
     # grad_features[13]: with respect to t_xyz
     x17 = 2.0 * x27
-    x17 = x34 + x17
+    x17 = x33 + x17
     x24 = torch.addcmul(x58, x20, x19)
     x19 = x18 * x19
     x21 = 2.0 * x21
@@ -695,11 +695,11 @@ def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
     # grad_features[15]: with respect to t_yyz
     x4 = torch.addcmul(x25, x20, x4)
     x12 = torch.addcmul(x12, x20, x42)
-    x12 = torch.addcmul(x12, x16, x31)
-    x19 = x20 * x31
+    x12 = torch.addcmul(x12, x16, x35)
+    x19 = x20 * x35
     x19 = torch.addcmul(x19, x47, x51)
     x20 = x51 * x52
-    x20 = torch.addcmul(x20, x18, x33, value=-1.0)
+    x20 = torch.addcmul(x20, x18, x32, value=-1.0)
     x4 = torch.addcmul(x4, x15, x23)
     x15 = x5 * x23
     x13 = x13 + x15
@@ -724,7 +724,7 @@ def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
     x4 = x4 + x6
     x5 = 4.0 * x5
     x4 = x4 + x5
-    x5 = 2.0 * x35
+    x5 = 2.0 * x34
     x5 = x16 + x5
     x4 = x4 - x5
     # grad_features[4]: with respect to q_xx
@@ -750,7 +750,7 @@ def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
     x10 = x18 * x59
     x10 = 0.5 * x10
     x1 = x10 + x1
-    x10 = x32 * x59
+    x10 = x31 * x59
     x11 = x59 * x21
     x11 = 0.5 * x11
     x6 = x11 - x6

@@ -402,32 +402,32 @@ def backward_kernel(features, grad_invariants, grad_features, rows, channels: tl
     x69 = x68 + x64 * x43
     x70 = x4 * x69
     x71 = x70 + x12 * x67
-    x72 = tl.load(grad_invariants + 8 * channels, mask=mask, other=0.0)
-    x73 = 2.0 * x72
-    x74 = 2.0 * x71
-    x75 = tl.load(features + 4 * channels, mask=mask, other=0.0)
-    x76 = x75 * x37
-    x77 = tl.load(features + 5 * channels, mask=mask, other=0.0)
-    x78 = x76 + x77 * x41
-    x79 = tl.load(features + 6 * channels, mask=mask, other=0.0)
-    x80 = x78 + x79 * x34
+    x72 = 2.0 * x71
+    x73 = tl.load(features + 4 * channels, mask=mask, other=0.0)
+    x74 = x73 * x37
+    x75 = tl.load(features + 5 * channels, mask=mask, other=0.0)
+    x76 = x74 + x75 * x41
+    x77 = tl.load(features + 6 * channels, mask=mask, other=0.0)
+    x78 = x76 + x77 * x34
+    x79 = tl.load(grad_invariants + 8 * channels, mask=mask, other=0.0)
+    x80 = 2.0 * x79
     x81 = tl.load(grad_invariants + 4 * channels, mask=mask, other=0.0)
-    x82 = x74 + x80 * x81
-    x83 = x80 * x73
+    x82 = x72 + x78 * x81
+    x83 = x78 * x80
     x84 = x83 + x37 * x81
     x85 = tl.load(features + 7 * channels, mask=mask, other=0.0)
-    x86 = x75 + x85
-    x87 = x77 * x37
+    x86 = x73 + x85
+    x87 = x75 * x37
     x88 = x87 + x85 * x41
     x89 = tl.load(features + 8 * channels, mask=mask, other=0.0)
     x90 = x88 + x89 * x34
-    x91 = x79 * x37
+    x91 = x77 * x37
     x92 = x91 + x89 * x41
     x93 = x92 - x34 * x86
     x94 = x34 * x81
-    x95 = x94 + x93 * x73
+    x95 = x94 + x93 * x80
     x96 = x41 * x81
-    x97 = x96 + x73 * x90
+    x97 = x96 + x80 * x90
     x98 = x9 * x4
     x99 = x98 + x16 * x1
     x100 = 2.0 * x11
@@ -459,9 +459,9 @@ def backward_kernel(features, grad_invariants, grad_features, rows, channels: tl
     x126 = x125 - x124
     x127 = x120 - x126
     x128 = x122 + x16 * x127
-    x129 = x128 + x79 * x95
-    x130 = x129 + x77 * x97
-    x131 = x130 + x75 * x84
+    x129 = x128 + x77 * x95
+    x130 = x129 + x75 * x97
+    x131 = x130 + x73 * x84
     x132 = tl.load(grad_invariants + 7 * channels, mask=mask, other=0.0)
     x133 = x132 * x108
     x134 = 3.0 * x133
@@ -480,7 +480,7 @@ def backward_kernel(features, grad_invariants, grad_features, rows, channels: tl
     x145 = x144 + x41 * x42
     x146 = x145 + x34 * x47
     x147 = x143 + x20 * x121
-    x148 = x147 + x77 * x84
+    x148 = x147 + x75 * x84
     x149 = x148 + x89 * x95
     x150 = x149 + x85 * x97
     x151 = x132 * x146
@@ -498,7 +498,7 @@ def backward_kernel(features, grad_invariants, grad_features, rows, channels: tl
     x161 = x160 - x159
     x162 = x161 + x41 * x47
     x163 = x158 + x89 * x97
-    x164 = x163 + x79 * x84
+    x164 = x163 + x77 * x84
     x165 = x164 - x22 * x113
     x166 = x165 - x18 * x67
     x167 = x166 - x86 * x95
@@ -531,7 +531,7 @@ def backward_kernel(features, grad_invariants, grad_features, rows, channels: tl
     x192 = x172 + x85 * x191
     x193 = x180 - x192
     x194 = x188 + x192
-    x195 = x173 + x75 * x191
+    x195 = x173 + x73 * x191
     x196 = x193 - x195
     x197 = x181 + x195
     x198 = x171 + x107 * x177
@@ -543,45 +543,45 @@ def backward_kernel(features, grad_invariants, grad_features, rows, channels: tl
     x204 = x203 + x89 * x201
     x205 = x202 - x85 * x201
     x206 = x107 * x191
-    x207 = x206 + x77 * x201
+    x207 = x206 + x75 * x201
     x208 = x107 * x182
-    x209 = x205 + x77 * x208
-    x210 = x204 + x79 * x208
-    x211 = x207 - x75 * x208
+    x209 = x205 + x75 * x208
+    x210 = x204 + x77 * x208
+    x211 = x207 - x73 * x208
     x212 = x182 * x62
     x213 = x209 + x89 * x212
-    x214 = x211 + x79 * x212
+    x214 = x211 + x77 * x212
     x215 = x210 + x86 * x212
     x216 = x89 * x208
-    x217 = x216 - x75 * x186
+    x217 = x216 - x73 * x186
     x218 = x186 + x190
-    x219 = x79 * x201
+    x219 = x77 * x201
     x220 = x85 * x190
     x221 = x220 - x219
     x222 = x186 + x187
     x223 = x190 + x187
-    x224 = x77 * x212
+    x224 = x75 * x212
     x225 = x224 + x86 * x187
-    x226 = x213 + x79 * x222
+    x226 = x213 + x77 * x222
     x227 = x9 * x89
-    x228 = x227 + x6 * x77
+    x228 = x227 + x6 * x75
     x229 = 2.0 * x228
-    x230 = x79 * x1
+    x230 = x77 * x1
     x231 = x230 + x229
-    x232 = x12 * x79
-    x233 = x232 + x4 * x77
+    x232 = x12 * x77
+    x233 = x232 + x4 * x75
     x234 = 2.0 * x233
     x235 = x89 * x1
     x236 = x235 + x234
-    x237 = x77 * x1
+    x237 = x75 * x1
     x238 = x237 - x89 * x22
-    x239 = x238 - x79 * x18
-    x240 = 2.0 * x75
+    x239 = x238 - x77 * x18
+    x240 = 2.0 * x73
     x241 = x240 + x85
-    x242 = x89 * x77
-    x243 = x242 - x85 * x79
+    x242 = x89 * x75
+    x243 = x242 - x85 * x77
     x244 = 2.0 * x85
-    x245 = x244 + x75
+    x245 = x244 + x73
     x246 = x236 + x245 * x6
     x247 = x246 + x241 * x16
     x248 = tl.load(grad_invariants + 11 * channels, mask=mask, other=0.0)
@@ -605,14 +605,14 @@ def backward_kernel(features, grad_invariants, grad_features, rows, channels: tl
     tl.store(grad_features + 6 * channels, x265, mask=mask)
     # grad_features[5]: with respect to q_xy
     x266 = x199 + x182 * x243
-    x267 = x215 + x77 * x218
+    x267 = x215 + x75 * x218
     x268 = x267 + x6 * x260
     x269 = x268 + x4 * x250
     x270 = 2.0 * x269
     x271 = x270 + x41 * x84
     x272 = x271 + x37 * x97
-    x273 = x89 * x79
-    x274 = x273 + x77 * x86
+    x273 = x89 * x77
+    x274 = x273 + x75 * x86
     x275 = x272 + x1 * x259
     x276 = x275 + x274 * x264
     tl.store(grad_features + 5 * channels, x276, mask=mask)
@@ -623,28 +623,28 @@ def backward_kernel(features, grad_invariants, grad_features, rows, channels: tl
     x280 = x89 * x89
     x281 = x279 + x280
     x282 = x278 + x280
-    x283 = x79 * x79
+    x283 = x77 * x77
     x284 = x281 + x283
-    x285 = x77 * x77
+    x285 = x75 * x75
     x286 = x282 + x285
     x287 = x283 + x285
-    x288 = x287 + x75 * x75
-    x289 = x75 * x89
-    x290 = x289 - x79 * x77
+    x288 = x287 + x73 * x73
+    x289 = x73 * x89
+    x290 = x289 - x77 * x75
     x291 = x196 + x182 * x284
     x292 = x194 + x182 * x286
     x293 = x197 + x182 * x288
     x294 = x198 - x290 * x182
     x295 = x214 + x89 * x223
     x296 = x294 + x89 * x191
-    x297 = x266 + x79 * x191
-    x298 = x277 + x77 * x191
+    x297 = x266 + x77 * x191
+    x298 = x277 + x75 * x191
     x299 = x295 + x9 * x260
     x300 = 2.0 * x292
     x301 = x300 + x291
     x302 = x9 * x301
     x303 = x302 + x89 * x260
-    x304 = x79 * x260
+    x304 = x77 * x260
     x305 = x304 + x89 * x250
     x306 = x89 * x259
     x307 = x306 - x20 * x292
@@ -656,13 +656,13 @@ def backward_kernel(features, grad_invariants, grad_features, rows, channels: tl
     x313 = 2.0 * x293
     x314 = x313 + x291
     x315 = x12 * x314
-    x316 = x315 + x79 * x250
-    x317 = x79 * x259
+    x316 = x315 + x77 * x250
+    x317 = x77 * x259
     x318 = x317 - x18 * x291
     x319 = x18 * x293
     x320 = x319 + x9 * x308
     x321 = x9 * x296
-    x322 = x77 * x250
+    x322 = x75 * x250
     x323 = x322 - x321
     x324 = x318 - x16 * x293
     x325 = x307 - x22 * x291
@@ -692,8 +692,8 @@ def backward_kernel(features, grad_invariants, grad_features, rows, channels: tl
     x349 = x1 * x296
     x350 = x349 - x30 * x298
     x351 = x303 - x4 * x296
-    x352 = x345 + x77 * x259
-    x353 = x77 * x260
+    x352 = x345 + x75 * x259
+    x353 = x75 * x260
     x354 = x353 + x28 * x298
     x355 = x34 * x132
     x356 = x120 - x34 * x355

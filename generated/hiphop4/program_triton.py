@@ -624,34 +624,34 @@ def double_backward_kernel(
     x113 = x107 - x110
     x114 = x109 - x110
     x115 = x86 + x2 * x110
-    x116 = tl.load(grad_invariants + 2 * channels, mask=mask, other=0.0)
+    x116 = tl.load(features + 15 * channels, mask=mask, other=0.0)
     x117 = 2.0 * x116
-    x118 = tl.load(features + 15 * channels, mask=mask, other=0.0)
+    x118 = tl.load(grad_grad_features + 15 * channels, mask=mask, other=0.0)
     x119 = 2.0 * x118
-    x120 = tl.load(grad_grad_features + 15 * channels, mask=mask, other=0.0)
-    x121 = 2.0 * x120
-    x122 = tl.load(grad_grad_features + 13 * channels, mask=mask, other=0.0)
-    x123 = 2.0 * x122
-    x124 = tl.load(features + 13 * channels, mask=mask, other=0.0)
-    x125 = 2.0 * x124
-    x126 = tl.load(features + 11 * channels, mask=mask, other=0.0)
-    x127 = x126 - x119
-    x128 = tl.load(grad_grad_features + 11 * channels, mask=mask, other=0.0)
-    x129 = x128 - x121
-    x130 = tl.load(grad_grad_features + 9 * channels, mask=mask, other=0.0)
-    x131 = x130 * x118
-    x132 = tl.load(features + 9 * channels, mask=mask, other=0.0)
-    x133 = x131 + x132 * x120
+    x120 = tl.load(features + 11 * channels, mask=mask, other=0.0)
+    x121 = x120 - x117
+    x122 = tl.load(grad_grad_features + 11 * channels, mask=mask, other=0.0)
+    x123 = x122 - x119
+    x124 = tl.load(grad_grad_features + 9 * channels, mask=mask, other=0.0)
+    x125 = x124 * x116
+    x126 = tl.load(features + 9 * channels, mask=mask, other=0.0)
+    x127 = x125 + x126 * x118
+    x128 = tl.load(grad_invariants + 2 * channels, mask=mask, other=0.0)
+    x129 = 2.0 * x128
+    x130 = tl.load(grad_grad_features + 13 * channels, mask=mask, other=0.0)
+    x131 = 2.0 * x130
+    x132 = tl.load(features + 13 * channels, mask=mask, other=0.0)
+    x133 = 2.0 * x132
     x134 = tl.load(features + 14 * channels, mask=mask, other=0.0)
-    x135 = x123 * x134
-    x136 = x135 - x133
+    x135 = x131 * x134
+    x136 = x135 - x127
     x137 = tl.load(grad_grad_features + 14 * channels, mask=mask, other=0.0)
-    x138 = x136 + x125 * x137
+    x138 = x136 + x133 * x137
     x139 = tl.load(grad_grad_features + 12 * channels, mask=mask, other=0.0)
-    x140 = x138 + x139 * x127
+    x140 = x138 + x139 * x121
     x141 = tl.load(features + 12 * channels, mask=mask, other=0.0)
-    x142 = x140 + x141 * x129
-    x143 = x38 * x117
+    x142 = x140 + x141 * x123
+    x143 = x38 * x129
     x144 = tl.load(grad_invariants + 6 * channels, mask=mask, other=0.0)
     x145 = x143 - x142 * x144
     x146 = 2.0 * x145
@@ -671,14 +671,14 @@ def double_backward_kernel(
     x158 = tl.load(grad_grad_features + 10 * channels, mask=mask, other=0.0)
     x159 = 2.0 * x158
     x160 = x159 + x137
-    x161 = x158 * x118
-    x162 = x161 + x155 * x120
-    x163 = x162 + x130 * x125
-    x164 = x163 + x132 * x123
-    x165 = x128 * x157
+    x161 = x158 * x116
+    x162 = x161 + x155 * x118
+    x163 = x162 + x124 * x133
+    x164 = x163 + x126 * x131
+    x165 = x122 * x157
     x166 = x165 - x164
-    x167 = x166 + x126 * x160
-    x168 = x35 * x117
+    x167 = x166 + x120 * x160
+    x168 = x35 * x129
     x169 = x168 + x167 * x144
     x170 = 2.0 * x169
     x171 = x85 + x170
@@ -694,17 +694,17 @@ def double_backward_kernel(
     x179 = 2.0 * x137
     x180 = 3.0 * x158
     x181 = x179 + x180
-    x182 = x108 + x43 * x117
-    x183 = x111 + x41 * x117
-    x184 = x45 * x117
+    x182 = x108 + x43 * x129
+    x183 = x111 + x41 * x129
+    x184 = x45 * x129
     x185 = x184 - x115
-    x186 = x32 * x117
-    x187 = x120 + x128
-    x188 = x118 + x126
-    x189 = x130 * x157
-    x190 = x189 + x132 * x160
-    x191 = x190 + x123 * x188
-    x192 = x191 + x125 * x187
+    x186 = x32 * x129
+    x187 = x118 + x122
+    x188 = x116 + x120
+    x189 = x124 * x157
+    x190 = x189 + x126 * x160
+    x191 = x190 + x131 * x188
+    x192 = x191 + x133 * x187
     x193 = x192 + x139 * x178
     x194 = x193 + x141 * x181
     x195 = x186 + x194 * x144
@@ -720,18 +720,18 @@ def double_backward_kernel(
     x203 = x185 + x5 * x150
     x204 = x155 * x158
     x205 = x204 + x139 * x141
-    x206 = x125 * x123
+    x206 = x133 * x131
     x207 = 0.25 * x206
     x208 = x207 + x205
-    x209 = x118 * x120
+    x209 = x116 * x118
     x210 = x209 + x208
-    x211 = x126 * x128
+    x211 = x120 * x122
     x212 = x209 + x211
     x213 = x208 + x211
     x214 = x158 + x137
     x215 = x155 + x134
-    x216 = x141 + x132
-    x217 = x139 + x130
+    x216 = x141 + x126
+    x217 = x139 + x124
     x218 = x215 * x214
     x219 = x218 + x217 * x216
     x220 = 2.0 * x219
@@ -739,8 +739,8 @@ def double_backward_kernel(
     x222 = 0.5 * x206
     x223 = x221 + x222
     x224 = 2.0 * x213
-    x225 = x224 + x130 * x216
-    x226 = x225 + x132 * x217
+    x225 = x224 + x124 * x216
+    x226 = x225 + x126 * x217
     x227 = x223 + x188 * x187
     x228 = x226 - x227
     x229 = x228 * x144
@@ -772,26 +772,26 @@ def double_backward_kernel(
     x251 = x249 + x247
     x252 = x155 * x155
     x253 = x252 + x141 * x141
-    x254 = x125 * x125
+    x254 = x133 * x133
     x255 = 0.25 * x254
     x256 = x253 + x255
-    x257 = x118 * x118
+    x257 = x116 * x116
     x258 = x257 + x256
-    x259 = x126 * x126
+    x259 = x120 * x120
     x260 = x257 + x259
     x261 = x256 + x259
-    x262 = x155 * x118
-    x263 = x262 + x132 * x125
-    x264 = x126 * x157
+    x262 = x155 * x116
+    x263 = x262 + x126 * x133
+    x264 = x120 * x157
     x265 = x264 - x263
     x266 = x245 + x265 * x35
-    x267 = x132 * x118
-    x268 = x125 * x134
+    x267 = x126 * x116
+    x268 = x133 * x134
     x269 = x268 - x267
-    x270 = x269 + x141 * x127
+    x270 = x269 + x141 * x121
     x271 = x266 - x270 * x38
-    x272 = x132 * x157
-    x273 = x272 + x125 * x188
+    x272 = x126 * x157
+    x273 = x272 + x133 * x188
     x274 = x273 + x141 * x178
     x275 = x271 + x274 * x32
     x276 = x260 + x188 * x188
@@ -802,7 +802,7 @@ def double_backward_kernel(
     x281 = x258 + x134 * x215
     x282 = x280 - x281
     x283 = x275 - x282 * x41
-    x284 = x261 + x132 * x216
+    x284 = x261 + x126 * x216
     x285 = x284 - x280
     x286 = x283 + x285 * x43
     x287 = x5 * x12
@@ -856,42 +856,42 @@ def double_backward_kernel(
     x335 = x334 - x333
     x336 = 2.0 * x332
     x337 = x336 + x331
-    x338 = x126 * x335
-    x339 = x338 + x128 * x337
-    x340 = x126 * x317
-    x341 = x340 + x128 * x318
+    x338 = x120 * x335
+    x339 = x338 + x122 * x337
+    x340 = x120 * x317
+    x341 = x340 + x122 * x318
     x342 = x339 + x157 * x317
     x343 = x157 * x308
     x344 = x343 + x216 * x313
-    x345 = x132 * x313
-    x346 = x344 - x125 * x317
+    x345 = x126 * x313
+    x346 = x344 - x133 * x317
     x347 = x188 * x308
     x348 = x347 - x326
     x349 = x188 * x333
-    x350 = x125 * x308
+    x350 = x133 * x308
     x351 = x350 - x349
-    x352 = x125 * x311
+    x352 = x133 * x311
     x353 = x352 - x215 * x315
     x354 = 2.0 * x315
-    x355 = x348 - x132 * x317
-    x356 = x341 + x132 * x308
-    x357 = x132 * x311
+    x355 = x348 - x126 * x317
+    x356 = x341 + x126 * x308
+    x357 = x126 * x311
     x358 = x354 - x333
-    x359 = x357 + x118 * x358
+    x359 = x357 + x116 * x358
     x360 = x346 + x217 * x332
-    x361 = x345 + x130 * x332
+    x361 = x345 + x124 * x332
     x362 = x332 + x328
     x363 = x353 - x214 * x328
     x364 = 2.0 * x328
     x365 = x364 + x331
-    x366 = x359 + x120 * x365
-    x367 = x360 + x118 * x311
-    x368 = x118 * x317
-    x369 = x367 + x120 * x321
-    x370 = x368 + x120 * x318
-    x371 = x355 - x130 * x318
-    x372 = x366 + x130 * x321
-    x373 = x356 + x130 * x309
+    x366 = x359 + x118 * x365
+    x367 = x360 + x116 * x311
+    x368 = x116 * x317
+    x369 = x367 + x118 * x321
+    x370 = x368 + x118 * x318
+    x371 = x355 - x124 * x318
+    x372 = x366 + x124 * x321
+    x373 = x356 + x124 * x309
     x374 = x342 + x160 * x318
     x375 = x369 + x160 * x309
     x376 = x371 + x187 * x309
@@ -903,8 +903,8 @@ def double_backward_kernel(
     x382 = x214 * x331
     x383 = x382 - x381
     x384 = x178 * x308
-    x385 = x384 - x127 * x311
-    x386 = x385 - x129 * x321
+    x385 = x384 - x121 * x311
+    x386 = x385 - x123 * x321
     x387 = x386 + x181 * x309
     x388 = x372 - x155 * x317
     x389 = x155 * x333
@@ -916,9 +916,9 @@ def double_backward_kernel(
     x395 = x391 + x139 * x309
     x396 = x392 + x139 * x321
     x397 = x390 + x139 * x362
-    x398 = x375 - x123 * x318
-    x399 = x363 + x123 * x321
-    x400 = x377 + x123 * x309
+    x398 = x375 - x131 * x318
+    x399 = x363 + x131 * x321
+    x400 = x377 + x131 * x309
     x401 = x393 + x400
     x402 = x374 + x400
     x403 = 2.0 * x380
@@ -935,7 +935,7 @@ def double_backward_kernel(
     x414 = x396 - x402
     x415 = 2.0 * x396
     x416 = x401 + x415
-    x417 = x123 * x407
+    x417 = x131 * x407
     x418 = 0.5 * x417
     x419 = x376 + x418
     x420 = 2.0 * x395

@@ -147,7 +147,9 @@ def backward(unit_vectors: Tensor, grad_components: Tensor) -> Tensor:
     return grad_unit_vectors
 
 
-def double_backward(unit_vectors: Tensor, grad_components: Tensor, grad_grad_unit_vectors: Tensor) -> tuple[Tensor, Tensor]:
+def double_backward(
+    unit_vectors: Tensor, grad_components: Tensor, grad_grad_unit_vectors: Tensor,
+) -> tuple[Tensor, Tensor]:
     """122 operations per row.
 
     Args:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tensorgraph.emit.printing import Commentary, Labels, expression, static_names, wrapped
+from tensorgraph.emit import c_tiles
+from tensorgraph.emit.printing import Commentary, Labels, expression, static_names, summing, uses, wrapped
 from tensorgraph.scalar import Derivatives, Instruction, Opcode, Store, StraightLine
 from tensorgraph.scalar.instructions import reads
 
@@ -23,6 +24,7 @@ PATTERNS = {
     Opcode.SUBTRACT: "{a} - {b}",
     Opcode.MULTIPLY_ADD: "{a} + {b} * {c}",
     Opcode.MULTIPLY_SUBTRACT: "{a} - {b} * {c}",
+    Opcode.EXPONENTIAL: "exponential({a})",
 }
 
 PART = 6000
@@ -45,8 +47,9 @@ typedef REAL real;
 #endif
 #define LANES ((int64_t)(VECTOR_BYTES / sizeof(real)))
 typedef real vector __attribute__((vector_size(VECTOR_BYTES)));
-typedef real unaligned_vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+typedef real unaligned_vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));"""
 
+COPIES = """\
 /* Channels of element k of an array [size, channels] whose rows are stride numbers apart. */
 #define LOAD(array, k) (*(const unaligned_vector *)((array) + (k) * stride))
 #define STORE(array, k, value) (*(unaligned_vector *)((array) + (k) * stride) = (value))
@@ -71,11 +74,15 @@ class Part:
 
 def print_programs(programs: Derivatives[StraightLine], commentary: Commentary) -> str:
     """The source of all programs, each a function ``(atoms, channels, threads, inputs…, outputs…)`` of contiguous
-    arrays ``[atoms, size, channels]``.
+    arrays ``[atoms, size, channels]``; of programs with arrays of rows or columns alone see ``c_tiles``.
     """
     pieces = [f"/* {commentary.subject} in C.\n\n{commentary.notes}\n*/", HEAD]
+    if uses(programs, Opcode.EXPONENTIAL):
+        pieces.append(c_tiles.EXPONENTIAL)
+    pieces.append(c_tiles.HEAD if any(map(summing, programs)) else COPIES)
     for name, line in zip(programs._fields, programs, strict=True):
-        pieces.append(f"#ifdef {name.upper()}\n{_program(name, line, commentary.labels)}\n#endif")
+        text = c_tiles.program(name, line, PATTERNS) if summing(line) else _program(name, line, commentary.labels)
+        pieces.append(f"#ifdef {name.upper()}\n{text}\n#endif")
     return "\n\n".join(pieces) + "\n"
 
 

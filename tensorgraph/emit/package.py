@@ -39,12 +39,26 @@ NETWORK_TEMPLATES = (
 NETWORK_EXPORTS = ("EnergyAndForces", "Model", "Prediction")
 
 
+SENSITIVITIES = Commentary(
+    "Sensitivities to distances and their derivatives",
+    "exp(−½ σ² (u − κ)²) · c for rows of pairs (radial: u = 1/r, the cutoff function c) and columns of functions\n"
+    "(parameters: κ = 1/μ, σ).",
+    {
+        "sensitivities": ["s"],
+        "grad_radial": ["with respect to u", "with respect to c"],
+        "grad_parameters": ["with respect to κ", "with respect to σ"],
+        "grad_grad_sensitivities": ["with respect to the cotangent of s"],
+    },
+)
+
+
 def emit_package(
     spec: Spec,
     basis: Basis,
     contractions: ContractionProgram,
     programs: Derivatives[StraightLine],
     tensors: Derivatives[StraightLine],
+    sensitivities: Derivatives[StraightLine],
     layers: Sequence[LayerPlan],
 ) -> PackageText:
     """The package of a spec, as text; equal specs give equal bytes."""
@@ -54,6 +68,7 @@ def emit_package(
         **{name: _template(name) for name in INVARIANT_TEMPLATES},
     }
     if spec.network is not None:
+        printed |= _printed("sensitivities", sensitivities, SENSITIVITIES)
         printed |= {name: _template(name) for name in NETWORK_TEMPLATES}
     printed["architecture.py"] = _architecture_module(spec, basis, layers)
     printed["__init__.py"] = _init_module(spec, basis)

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from tensorgraph.emit.printing import Commentary, Labels, expression, return_type, reused_names, sections, wrapped
-from tensorgraph.scalar import Derivatives, Instruction, Opcode, Store, StraightLine
+import textwrap
+
+from tensorgraph.emit.printing import (
+    LINE_LENGTH,
+    Commentary,
+    Labels,
+    expression,
+    return_type,
+    reused_names,
+    sections,
+    uses,
+    wrapped,
+)
+from tensorgraph.scalar import Axes, Derivatives, Instruction, Opcode, Store, StraightLine
+from tensorgraph.scalar.ir import LEAST_EXPONENT
 
 PATTERNS = {
     Opcode.CONSTANT: "torch.full_like({like}, {k})",
@@ -13,7 +26,22 @@ PATTERNS = {
     Opcode.SUBTRACT: "{a} - {b}",
     Opcode.MULTIPLY_ADD: "torch.addcmul({a}, {b}, {c})",
     Opcode.MULTIPLY_SUBTRACT: "torch.addcmul({a}, {b}, {c}, value=-1.0)",
+    Opcode.EXPONENTIAL: "exponential({a})",
 }
+
+ELEMENTS = {Axes.BOTH: "{array}[:, {k}]", Axes.ROWS: "{array}[:, {k}, None]", Axes.COLUMNS: "{array}[{k}]"}
+SUMS = {Axes.BOTH: "{x}", Axes.ROWS: "{x}.sum(1)", Axes.COLUMNS: "{x}.sum(0)"}
+SHAPES = {
+    Axes.BOTH: "{array} ``[n, {size}, ...]``",
+    Axes.ROWS: "{array} ``[n, {size}]``",
+    Axes.COLUMNS: "{array} ``[{size}, columns]``",
+}
+
+EXPONENTIAL = f'''
+def exponential(exponents: Tensor) -> Tensor:
+    """Of numbers that are not positive; exactly zero where they are below {LEAST_EXPONENT}."""
+    values = torch.exp(exponents.clamp(min={LEAST_EXPONENT}.0))
+    return values.masked_fill(exponents < {LEAST_EXPONENT}.0, 0.0)'''
 
 
 IMPORTS = "import torch\nfrom torch import Tensor"
@@ -25,6 +53,8 @@ def print_programs(programs: Derivatives[StraightLine], commentary: Commentary) 
         f'"""{commentary.subject} in plain PyTorch.\n\n{commentary.notes}\n"""',
         IMPORTS,
     ]
+    if uses(programs, Opcode.EXPONENTIAL):
+        parts.append(EXPONENTIAL)
     for name, line in zip(programs._fields, programs, strict=True):
         parts.append(
             "\n" + print_function(name, line, f"{line.operations.total} operations per row.", commentary.labels)
@@ -33,15 +63,16 @@ def print_programs(programs: Derivatives[StraightLine], commentary: Commentary) 
 
 
 def print_function(name: str, line: StraightLine, summary: str, labels: Labels) -> str:
-    """One function from ``[n, size, channels]`` tensors (or ``[n, size]``) to stacked outputs of the same layout."""
+    """One function from tensors ``[n, size, ...]`` to stacked outputs, but see ``Axes``."""
     stores = [item for item in line.body if isinstance(item, Store)]
     names = reused_names(line, (item.target for item in stores if item.target is not None))
-    like = f"{line.inputs[0].name}[:, 0]"
+    like = f"{next((array for array in line.inputs if array.axes is Axes.BOTH), line.inputs[0]).name}[:, 0]"
+    axes = {array.name: array.axes for array in line.inputs}
     body = _signature(name, line, summary)
     for comment, items in sections(line, labels):
         body.append(f"    # {comment}")
         body += [
-            f"    {names[item.target]} = {_right_hand_side(item, names, like)}"
+            f"    {names[item.target]} = {_right_hand_side(item, names, like, axes)}"
             for item in items
             if isinstance(item, Instruction)
         ]
@@ -49,32 +80,37 @@ def print_function(name: str, line: StraightLine, summary: str, labels: Labels) 
         body.append(f"    zero = torch.zeros_like({like})")
     for array in line.outputs:
         own = sorted((store for store in stores if store.array == array.name), key=lambda store: store.index)
-        elements = ["zero" if store.target is None else names[store.target] for store in own]
-        closing = ",), dim=1)" if len(elements) == 1 else "), dim=1)"
+        values = ("zero" if store.target is None else names[store.target] for store in own)
+        elements = [SUMS[array.axes].format(x=value) for value in values]
+        closing = f"{',' if len(elements) == 1 else ''}), dim={0 if array.axes is Axes.COLUMNS else 1})"
         body += wrapped(f"    {array.name} = torch.stack((", elements, closing)
     body.append(f"    return {', '.join(array.name for array in line.outputs)}")
     return "\n".join(body)
 
 
 def _signature(name: str, line: StraightLine, summary: str) -> list[str]:
-    arguments = ", ".join(f"{array.name}: Tensor" for array in line.inputs)
     takes, gives = (
-        ", ".join(f"{array.name} ``[n, {array.size}, ...]``" for array in arrays)
+        ", ".join(SHAPES[array.axes].format(array=array.name, size=array.size) for array in arrays)
         for arrays in (line.inputs, line.outputs)
     )
+    arguments = (f"{array.name}: Tensor" for array in line.inputs)
     return [
-        f"def {name}({arguments}) -> {return_type(line)}:",
+        *wrapped(f"def {name}(", arguments, f") -> {return_type(line)}:"),
         f'    """{summary}',
         "",
         "    Args:",
-        f"        {takes}",
+        *_filled(takes),
         "    Returns:",
-        f"        {gives}",
+        *_filled(gives),
         '    """',
     ]
 
 
-def _right_hand_side(item: Instruction, names: dict[int, str], like: str) -> str:
+def _filled(text: str) -> list[str]:
+    return textwrap.wrap(text, LINE_LENGTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
+
+
+def _right_hand_side(item: Instruction, names: dict[int, str], like: str, axes: dict[str, Axes]) -> str:
     if item.source is not None:
-        return f"{item.source.array}[:, {item.source.index}]"
+        return ELEMENTS[axes[item.source.array]].format(array=item.source.array, k=item.source.index)
     return expression(PATTERNS, item, names, like)

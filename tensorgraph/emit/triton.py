@@ -6,8 +6,19 @@ Every value is a register as far as there are any: in float32 all fit up to rank
 
 from __future__ import annotations
 
-from tensorgraph.emit.printing import Commentary, Labels, expression, return_type, sections, static_names, wrapped
+from tensorgraph.emit import triton_tiles
+from tensorgraph.emit.printing import (
+    Commentary,
+    Labels,
+    expression,
+    return_type,
+    sections,
+    static_names,
+    summing,
+    wrapped,
+)
 from tensorgraph.scalar import Derivatives, Instruction, Opcode, Store, StraightLine
+from tensorgraph.scalar.ir import LEAST_EXPONENT
 
 PATTERNS = {
     Opcode.CONSTANT: "tl.full((BLOCK,), {k}, dtype)",
@@ -17,6 +28,7 @@ PATTERNS = {
     Opcode.SUBTRACT: "{a} - {b}",
     Opcode.MULTIPLY_ADD: "{a} + {b} * {c}",
     Opcode.MULTIPLY_SUBTRACT: "{a} - {b} * {c}",
+    Opcode.EXPONENTIAL: f"tl.where({{a}} < {LEAST_EXPONENT}, 0.0, tl.exp({{a}}))",
 }
 
 SHELL = '''\
@@ -48,7 +60,10 @@ def launch(kernel, tensors: list[Tensor]) -> None:
 
 def print_programs(programs: Derivatives[StraightLine], commentary: Commentary) -> str:
     """The module with a kernel and a launching function for each program."""
-    parts = [f'"""{commentary.subject} as fused Triton kernels.\n\n{commentary.notes}\n"""', SHELL]
+    opening = f'"""{commentary.subject} as fused Triton kernels.\n\n{commentary.notes}\n"""'
+    if any(map(summing, programs)):
+        return triton_tiles.print_programs(opening, programs, PATTERNS)
+    parts = [opening, SHELL]
     for name, line in zip(programs._fields, programs, strict=True):
         parts += ["\n" + _kernel(name, line, commentary.labels), "\n" + _launcher(name, line)]
     return "\n\n".join(parts) + "\n"

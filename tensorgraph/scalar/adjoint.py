@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from tensorgraph.scalar.ir import ZERO, Builder, Input, Linear, One, Product, Sum
+from tensorgraph.scalar.ir import ZERO, Builder, Exponential, Input, Linear, One, Product, Sum
 
 
 def vector_jacobian_product(
@@ -47,5 +47,7 @@ def _contributions(builder: Builder, value: int, adjoint: Linear) -> list[tuple[
             ]
         case Sum(terms):
             return [(operand, adjoint.scaled(coefficient)) for coefficient, operand in terms]
+        case Exponential(exponent):
+            return [(exponent, builder.product(adjoint, Linear(Fraction(1), value)))]
         case One() | Input():
             return []

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from tensorgraph.scalar.instructions import Instruction, Opcode, Store, StraightLine
 from tensorgraph.scalar.ir import Input
-from tensorgraph.scalar.selection import Accumulation, Constant, Scaled, Selection, Step
+from tensorgraph.scalar.selection import Accumulation, Constant, Exponentiated, Scaled, Selection, Step
 
 
 def assembled(selection: Selection, order: Sequence[Step]) -> StraightLine:
@@ -55,7 +55,7 @@ class _Assembler:
                     self.made(value, self.emit(Opcode.LOAD, source=source))
                 case Constant(number):
                     self.made(value, self.emit(Opcode.CONSTANT, constant=number))
-                case Scaled() | Accumulation():
+                case Scaled() | Exponentiated() | Accumulation():
                     raise ValueError(f"value {value} is read before it is made")
         return self.where[value]
 
@@ -65,6 +65,8 @@ class _Assembler:
         match self.selection.values[step.target]:
             case Scaled(factor, _):
                 self.made(step.target, self.emit(Opcode.SCALE, *factors, constant=factor))
+            case Exponentiated():
+                self.made(step.target, self.emit(Opcode.EXPONENTIAL, *factors))
             case _:
                 self.sums[step.target] = self.accumulated(self.sums.get(step.target), step.term.positive, factors)
                 self.terms[step.target] -= 1

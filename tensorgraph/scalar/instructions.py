@@ -21,19 +21,21 @@ class Opcode(Enum):
     SUBTRACT = "a - b"
     MULTIPLY_ADD = "a + b * c"
     MULTIPLY_SUBTRACT = "a - b * c"
+    EXPONENTIAL = "exp a"
 
 
 COST = {
-    Opcode.LOAD: (0, 0),
-    Opcode.CONSTANT: (0, 0),
-    Opcode.MULTIPLY: (0, 1),
-    Opcode.SCALE: (0, 1),
-    Opcode.ADD: (1, 0),
-    Opcode.SUBTRACT: (1, 0),
-    Opcode.MULTIPLY_ADD: (1, 1),
-    Opcode.MULTIPLY_SUBTRACT: (1, 1),
+    Opcode.LOAD: (0, 0, 0),
+    Opcode.CONSTANT: (0, 0, 0),
+    Opcode.MULTIPLY: (0, 1, 0),
+    Opcode.SCALE: (0, 1, 0),
+    Opcode.ADD: (1, 0, 0),
+    Opcode.SUBTRACT: (1, 0, 0),
+    Opcode.MULTIPLY_ADD: (1, 1, 0),
+    Opcode.MULTIPLY_SUBTRACT: (1, 1, 0),
+    Opcode.EXPONENTIAL: (0, 0, 1),
 }
-"""Additions and multiplications."""
+"""Additions, multiplications and exponentials."""
 
 ARITY: dict[Opcode, int] = {opcode: sum(word in "abc" for word in opcode.value.split()) for opcode in Opcode}
 
@@ -57,15 +59,16 @@ class Instruction:
 
 @dataclass(frozen=True)
 class OperationCount:
-    """Arithmetic of a program per (atom, channel); a fused multiply-add counts as two."""
+    """Arithmetic of a program per row and column; a fused multiply-add counts as two."""
 
     additions: int
     multiplications: int
+    exponentials: int
 
     @property
     def total(self) -> int:
-        """Additions and multiplications."""
-        return self.additions + self.multiplications
+        """Additions, multiplications and exponentials."""
+        return self.additions + self.multiplications + self.exponentials
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class StraightLine:
     def operations(self) -> OperationCount:
         """What the body costs."""
         costs = [COST[item.opcode] for item in self.body if isinstance(item, Instruction)]
-        return OperationCount(sum(a for a, _ in costs), sum(m for _, m in costs))
+        return OperationCount(*(sum(kind) for kind in zip(*costs, strict=True))) if costs else OperationCount(0, 0, 0)
 
     @property
     def live_profile(self) -> list[int]:

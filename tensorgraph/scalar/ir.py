@@ -1,18 +1,20 @@
 """The scalar IR: sums and products of scalars in single-assignment form, every distinct value once.
 
-Scope: values are the constant one, inputs, products of two values, and linear combinations with exact rational
-coefficients. A *reference* to a value is ``Linear``: a coefficient times a value, so negation and scaling cost
-nothing until emission, and zero is the reference with coefficient 0. Construction simplifies: products commute, like
-terms of a sum are merged, coefficients are pulled out, so equal expressions become the same value (hash-consing).
-Symmetric components of a tensor thus collapse by themselves. Not in scope: division, functions, branches, loops.
+Scope: values are the constant one, inputs, products of two values, linear combinations with exact rational
+coefficients, and exponentials. A *reference* to a value is ``Linear``: a coefficient times a value, so negation and
+scaling cost nothing until emission, and zero is the reference with coefficient 0. Construction simplifies: products
+commute, like terms of a sum are merged, coefficients are pulled out, so equal expressions become the same value
+(hash-consing). Symmetric components of a tensor thus collapse by themselves. Not in scope: division, other functions,
+branches, loops.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from fractions import Fraction
-from math import gcd, lcm
+from math import exp, gcd, lcm
 from typing import Any
 
 from tensorgraph.errors import BudgetError
@@ -50,7 +52,18 @@ class Sum:
     terms: tuple[tuple[Fraction, int], ...]
 
 
-Node = One | Input | Product | Sum
+@dataclass(frozen=True)
+class Exponential:
+    """The exponential of a value that is nowhere positive; exactly zero where the value is below ``LEAST_EXPONENT``."""
+
+    exponent: int
+
+
+LEAST_EXPONENT = -60
+"""Exponentials below that of this number are far below rounding beside one of a moderate number. As zeros they cannot
+become subnormal numbers in float32, which take many times as long as others."""
+
+Node = One | Input | Product | Sum | Exponential
 
 
 @dataclass(frozen=True)
@@ -71,12 +84,22 @@ class Linear:
 ZERO = Linear(Fraction(0), 0)
 
 
+class Axes(Enum):
+    """What an array has besides its elements. Programs run for rows (atoms or pairs) times columns (channels, say):
+    an input that lacks one of these is the same along it, an output that lacks one is summed over it."""
+
+    BOTH = "[rows, size, columns]"
+    ROWS = "[rows, size]"
+    COLUMNS = "[size, columns]"
+
+
 @dataclass(frozen=True)
 class ArrayRef:
-    """An input or output array: its name and number of scalar elements."""
+    """An input or output array: its name, number of scalar elements, and axes."""
 
     name: str
     size: int
+    axes: Axes = Axes.BOTH
 
 
 @dataclass(frozen=True)
@@ -185,6 +208,15 @@ class Builder:
             kept = [(coefficient / common, value) for coefficient, value in kept]
         return Linear(common, self._number(Sum(tuple(kept))))
 
+    def exponential(self, exponent: Linear) -> Linear:
+        """The exponential of a reference that is nowhere positive."""
+        if not exponent.coefficient:
+            return self.one
+        value = exponent.value
+        if exponent.coefficient != 1:
+            value = self._number(Sum(((exponent.coefficient, value),)))
+        return Linear(Fraction(1), self._number(Exponential(value)))
+
     def finish(self, inputs: Sequence[ArrayRef], outputs: Mapping[ArrayRef, Sequence[Linear]]) -> ScalarProgram:
         """The program that computes these outputs, without what they do not need."""
         roots = [element.value for elements in outputs.values() for element in elements if element.coefficient]
@@ -210,7 +242,7 @@ def _is_canonical(node: Node) -> bool:
         case Sum(terms):
             values, coefficients = [value for _, value in terms], [coefficient for coefficient, _ in terms]
             return values == sorted(set(values)) and all(coefficients) and (len(terms) > 1 or coefficients != [1])
-        case One() | Input():
+        case One() | Input() | Exponential():
             return True
 
 
@@ -221,12 +253,17 @@ def operands(node: Node) -> tuple[int, ...]:
             return (left, right)
         case Sum(terms):
             return tuple(value for _, value in terms)
+        case Exponential(exponent):
+            return (exponent,)
         case One() | Input():
             return ()
 
 
 def evaluate(program: ScalarProgram, arrays: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """The meaning of a program, element by element, in the arithmetic of the inputs (floats, fractions, arrays)."""
+    """The meaning of a program, element by element, in the arithmetic of the inputs (floats, fractions, arrays).
+
+    Exponentials are those of numbers, as floats.
+    """
     exact = all(isinstance(element, int | Fraction) for array in arrays.values() for element in array)
     values: list[Any] = []
     for node in program.nodes:
@@ -239,6 +276,8 @@ def evaluate(program: ScalarProgram, arrays: Mapping[str, Sequence[Any]]) -> dic
                 values.append(values[left] * values[right])
             case Sum(terms):
                 values.append(sum(_times(coefficient, values[value]) for coefficient, value in terms))
+            case Exponential(exponent):
+                values.append(exp(values[exponent]) if values[exponent] >= LEAST_EXPONENT else 0.0)
     return {
         array.name: [_times(e.coefficient, values[e.value]) if e.coefficient else 0 for e in elements]
         for array, elements in program.outputs
@@ -274,6 +313,8 @@ def _renumbered(node: Node, number: Mapping[int, int]) -> Node:
             return Product(number[left], number[right])
         case Sum(terms):
             return Sum(tuple((coefficient, number[value]) for coefficient, value in terms))
+        case Exponential(exponent):
+            return Exponential(number[exponent])
         case One() | Input():
             return node
 
@@ -288,6 +329,8 @@ def _text(node: Node) -> str:
             return f"%{left} * %{right}"
         case Sum(terms):
             return _linear_text(terms)
+        case Exponential(exponent):
+            return f"exp %{exponent}"
 
 
 def _linear_text(terms: Sequence[tuple[Fraction, int]]) -> str:

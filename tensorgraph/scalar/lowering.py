@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import accumulate
 from typing import Generic, NamedTuple, TypeVar
 
 from tensorgraph.algebra import components, embedding, projection
@@ -10,32 +13,19 @@ from tensorgraph.graphs import canonical
 from tensorgraph.program import ContractionProgram
 from tensorgraph.scalar.adjoint import vector_jacobian_product
 from tensorgraph.scalar.contracting import Elements, contracted
-from tensorgraph.scalar.ir import ArrayRef, Builder, Linear, ScalarProgram
+from tensorgraph.scalar.ir import ArrayRef, Axes, Builder, Linear, ScalarProgram
 from tensorgraph.scalar.scaling import rescaled
 from tensorgraph.scalar.sharing import shared
 
 T = TypeVar("T")
 
-FEATURES = "features"
-INVARIANTS = "invariants"
-GRAD_INVARIANTS = "grad_invariants"
-GRAD_FEATURES = "grad_features"
-GRAD_GRAD_FEATURES = "grad_grad_features"
-GRAD_GRAD_INVARIANTS = "grad_grad_invariants"
-UNIT_VECTORS = "unit_vectors"
-COMPONENTS = "components"
-GRAD_COMPONENTS = "grad_components"
-GRAD_UNIT_VECTORS = "grad_unit_vectors"
-GRAD_GRAD_UNIT_VECTORS = "grad_grad_unit_vectors"
-GRAD_GRAD_COMPONENTS = "grad_grad_components"
-
 
 class Derivatives(NamedTuple, Generic[T]):
     """The three programs that training on forces needs.
 
-    - ``forward``: features → invariants
-    - ``backward``: features, cotangent of the invariants → cotangent of the features
-    - ``double_backward``: those and a cotangent of backward's result → cotangents of backward's two arguments
+    - ``forward``: arguments → values
+    - ``backward``: arguments, cotangent of the values → cotangents of the arguments
+    - ``double_backward``: those and cotangents of backward's results → cotangents of all that backward takes
     """
 
     forward: T
@@ -46,29 +36,69 @@ class Derivatives(NamedTuple, Generic[T]):
 def lower_invariants(program: ContractionProgram) -> Derivatives[ScalarProgram]:
     """Value, gradient and double gradient of a contraction program, from one builder."""
     builder = Builder()
-    n_features, n_invariants = (program.max_rank + 1) ** 2, len(program.outputs)
-    features = [builder.input(FEATURES, k) for k in range(n_features)]
-    values = contracted(builder, program, features)
-    forward = builder.finish(
-        (ArrayRef(FEATURES, n_features),),
-        {ArrayRef(INVARIANTS, n_invariants): [values[value].item() for value in program.outputs]},
+    features = _Array.of(builder, ArrayRef("features", (program.max_rank + 1) ** 2))
+    values = contracted(builder, program, features.elements)
+    invariants = [values[value].item() for value in program.outputs]
+
+    def gradient(cotangents: Sequence[Linear]) -> Sequence[Linear]:
+        return _gradient(builder, program, values, features.elements, cotangents)
+
+    return _derivatives(builder, [features], ArrayRef("invariants", len(invariants)), invariants, gradient)
+
+
+@dataclass(frozen=True)
+class _Array:
+    """An input array and its elements in a builder."""
+
+    ref: ArrayRef
+    elements: tuple[Linear, ...]
+
+    @classmethod
+    def of(cls, builder: Builder, ref: ArrayRef) -> _Array:
+        return cls(ref, tuple(builder.input(ref.name, k) for k in range(ref.size)))
+
+
+def _derivatives(
+    builder: Builder,
+    arguments: Sequence[_Array],
+    output: ArrayRef,
+    values: Sequence[Linear],
+    gradient: Callable[[Sequence[Linear]], Sequence[Linear]] | None = None,
+) -> Derivatives[ScalarProgram]:
+    """The three programs of values that were built from arguments; ``gradient`` may know a better way to the second.
+
+    The cotangent of an array ``x`` is ``grad_x``, that of ``grad_x`` is ``grad_grad_x``.
+    """
+    elements = [element for argument in arguments for element in argument.elements]
+    cotangent = _Array.of(builder, _cotangent(output))
+    if gradient is None:
+        slope = vector_jacobian_product(builder, values, cotangent.elements, elements)
+    else:
+        slope = tuple(gradient(cotangent.elements))
+    seconds = [_Array.of(builder, _cotangent(_cotangent(argument.ref))) for argument in arguments]
+    weights = [element for second in seconds for element in second.elements]
+    both = vector_jacobian_product(builder, slope, weights, [*elements, *cotangent.elements])
+    given = [argument.ref for argument in arguments]
+    slopes = [_cotangent(ref) for ref in given]
+    programs = (
+        builder.finish(given, {output: values}),
+        builder.finish([*given, cotangent.ref], _split(slopes, slope)),
+        builder.finish(
+            [*given, cotangent.ref, *(second.ref for second in seconds)],
+            _split([*slopes, _cotangent(cotangent.ref)], both),
+        ),
     )
-    cotangents = [builder.input(GRAD_INVARIANTS, k) for k in range(n_invariants)]
-    grad_features = _gradient(builder, program, values, features, cotangents)
-    backward = builder.finish(
-        (ArrayRef(FEATURES, n_features), ArrayRef(GRAD_INVARIANTS, n_invariants)),
-        {ArrayRef(GRAD_FEATURES, n_features): grad_features},
-    )
-    seconds = [builder.input(GRAD_GRAD_FEATURES, k) for k in range(n_features)]
-    both = vector_jacobian_product(builder, grad_features, seconds, [*features, *cotangents])
-    double_backward = builder.finish(
-        (*backward.inputs, ArrayRef(GRAD_GRAD_FEATURES, n_features)),
-        {
-            ArrayRef(GRAD_FEATURES, n_features): both[:n_features],
-            ArrayRef(GRAD_GRAD_INVARIANTS, n_invariants): both[n_features:],
-        },
-    )
-    return Derivatives(*(rescaled(shared(program)) for program in (forward, backward, double_backward)))
+    return Derivatives(*(rescaled(shared(program)) for program in programs))
+
+
+def _cotangent(ref: ArrayRef) -> ArrayRef:
+    return replace(ref, name=f"grad_{ref.name}")
+
+
+def _split(arrays: Sequence[ArrayRef], elements: Sequence[Linear]) -> dict[ArrayRef, Sequence[Linear]]:
+    """Elements in a row, array by array."""
+    ends = list(accumulate(array.size for array in arrays))
+    return {array: elements[end - array.size : end] for array, end in zip(arrays, ends, strict=True)}
 
 
 def _gradient(
@@ -126,28 +156,13 @@ def _transposed_embedding(builder: Builder, elements: Elements, rank: int) -> li
 def lower_tensor_components(max_rank: int) -> Derivatives[ScalarProgram]:
     """From a unit vector to all components of ``[r̂…r̂]_0`` of ranks 0 to ``max_rank``, and its derivatives."""
     builder = Builder()
-    axes = [builder.input(UNIT_VECTORS, axis) for axis in range(3)]
-    elements = []
+    vectors = _Array.of(builder, ArrayRef("unit_vectors", 3))
+    values = []
     for rank in range(max_rank + 1):
         for component in components(rank):
             terms = projection(component).items()
-            elements.append(builder.sum(_monomial(builder, axes, e).scaled(factor) for e, factor in terms))
-    vectors, values = ArrayRef(UNIT_VECTORS, 3), ArrayRef(COMPONENTS, len(elements))
-    forward = builder.finish((vectors,), {values: elements})
-    cotangents = [builder.input(GRAD_COMPONENTS, k) for k in range(len(elements))]
-    slope = vector_jacobian_product(builder, elements, cotangents, axes)
-    inputs = (vectors, ArrayRef(GRAD_COMPONENTS, len(elements)))
-    backward = builder.finish(inputs, {ArrayRef(GRAD_UNIT_VECTORS, 3): list(slope)})
-    seconds = [builder.input(GRAD_GRAD_UNIT_VECTORS, axis) for axis in range(3)]
-    both = vector_jacobian_product(builder, slope, seconds, [*axes, *cotangents])
-    double_backward = builder.finish(
-        (*inputs, ArrayRef(GRAD_GRAD_UNIT_VECTORS, 3)),
-        {
-            ArrayRef(GRAD_UNIT_VECTORS, 3): list(both[:3]),
-            ArrayRef(GRAD_GRAD_COMPONENTS, len(elements)): list(both[3:]),
-        },
-    )
-    return Derivatives(*(rescaled(shared(program)) for program in (forward, backward, double_backward)))
+            values.append(builder.sum(_monomial(builder, vectors.elements, e).scaled(factor) for e, factor in terms))
+    return _derivatives(builder, [vectors], ArrayRef("components", len(values)), values)
 
 
 def _monomial(builder: Builder, axes: Sequence[Linear], exponents: tuple[int, int, int]) -> Linear:
@@ -157,3 +172,19 @@ def _monomial(builder: Builder, axes: Sequence[Linear], exponents: tuple[int, in
         for _ in range(exponent):
             result = builder.product(result, axis)
     return result
+
+
+def lower_sensitivities() -> Derivatives[ScalarProgram]:
+    """``exp(−½ σ² (u − κ)²) · c`` for rows of pairs and columns of functions, and its derivatives.
+
+    ``radial`` holds u, the inverse distance, and c, the cutoff function; ``parameters`` κ, where u is most sensitive,
+    and σ (Lubbers, Smith and Barros, J. Chem. Phys. 148, 241715, 2018, eq. 5, with κ = 1/μ).
+    """
+    builder = Builder()
+    radial = _Array.of(builder, ArrayRef("radial", 2, Axes.ROWS))
+    parameters = _Array.of(builder, ArrayRef("parameters", 2, Axes.COLUMNS))
+    (inverse_distance, cutoff), (center, sigma) = radial.elements, parameters.elements
+    scaled = builder.product(sigma, builder.sum([inverse_distance, -center]))
+    gaussian = builder.exponential(builder.product(scaled, scaled).scaled(Fraction(-1, 2)))
+    value = builder.product(gaussian, cutoff)
+    return _derivatives(builder, [radial, parameters], ArrayRef("sensitivities", 1), [value])

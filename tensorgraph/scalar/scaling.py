@@ -2,18 +2,18 @@
 
 A sum costs one multiplication for every size of its coefficients but 1. Doubling a sum changes the coefficients
 wherever it is used, through products too, so often a coefficient that stands in many sums can be absorbed once. Every
-sum, and every input as a factor, is free to be computed as a multiple of itself; changes of one such scale at a time
-are taken while they help: first until as few terms as possible have a coefficient other than 1 (up to sign), then until
-as few multiplications as possible are left. The outputs stay what they are.
+sum but an exponent, and every input as a factor, is free to be computed as a multiple of itself; changes of one such
+scale at a time are taken while they help: first until as few terms as possible have a coefficient other than 1 (up to
+sign), then until as few multiplications as possible are left. The outputs stay what they are.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fractions import Fraction
 
-from tensorgraph.scalar.ir import ZERO, Input, Linear, Node, One, Product, ScalarProgram, Sum
+from tensorgraph.scalar.ir import ZERO, Exponential, Input, Linear, Node, One, Product, ScalarProgram, Sum
 from tensorgraph.scalar.selection import operations, selected
 
 CANDIDATES = 4
@@ -155,13 +155,16 @@ class _Search:
     def __init__(self, program: ScalarProgram) -> None:
         self.nodes = program.nodes
         self.logarithms = _Logarithms()
-        self.scale = {value: 0 for value, node in enumerate(program.nodes) if isinstance(node, Sum | Input)}
+        exponents = {node.exponent for node in program.nodes if isinstance(node, Exponential)}
+        free = (value for value, node in enumerate(program.nodes) if isinstance(node, Sum | Input))
+        self.scale = {value: 0 for value in free if value not in exponents}
         self.combinations: list[_Combination] = []
         self.uses: dict[int, dict[int, Places]] = {value: {} for value in self.scale}
-        factors = _factors(program.nodes)
+        factors = _factors(program.nodes, exponents)
         for value, node in enumerate(program.nodes):
             if isinstance(node, Sum):
-                self.uses[value][len(self.combinations)] = [(at, 1) for at in range(len(node.terms))]
+                if value in self.uses:
+                    self.uses[value][len(self.combinations)] = [(at, 1) for at in range(len(node.terms))]
                 self.add(node.terms, factors)
         for _, elements in program.outputs:
             for element in elements:
@@ -237,18 +240,34 @@ class _Search:
         return {value: self.logarithms.inverse(logarithm) for value, logarithm in self.scale.items()}
 
 
-def _factors(nodes: tuple[Node, ...]) -> list[Counter[int]]:
-    """Of every value the sums and inputs that it is a product of, with their powers; a sum or input is its own."""
+def _factors(nodes: tuple[Node, ...], exponents: Collection[int]) -> list[Counter[int]]:
+    """Of every value the sums and inputs that it is a product of, with their powers; a sum or input is its own.
+
+    Exponents, and exponentials, are what they are.
+    """
     result: list[Counter[int]] = []
     for value, node in enumerate(nodes):
         match node:
             case Product(left, right):
                 result.append(result[left] + result[right])
             case Sum() | Input():
-                result.append(Counter({value: 1}))
-            case One():
+                result.append(Counter({value: 1} if value not in exponents else {}))
+            case One() | Exponential():
                 result.append(Counter())
     return result
+
+
+def _itself(nodes: list[Node], reference: Linear) -> int:
+    """The value that a reference means, as a multiple made if need be."""
+    if reference.coefficient == 1:
+        return reference.value
+    node = Sum(((reference.coefficient, reference.value),))
+    return nodes.index(node) if node in nodes else _put(nodes, node)
+
+
+def _put(nodes: list[Node], node: Node) -> int:
+    nodes.append(node)
+    return len(nodes) - 1
 
 
 def _with_scales(program: ScalarProgram, scale: Mapping[int, Fraction]) -> ScalarProgram:
@@ -262,18 +281,22 @@ def _with_scales(program: ScalarProgram, scale: Mapping[int, Fraction]) -> Scala
         match node:
             case Product(left, right):
                 scales[value] = scales[left] * scales[right]
-                nodes.append(Product(*sorted((factors[left], factors[right]))))
+                at = _put(nodes, Product(*sorted((factors[left], factors[right]))))
+            case Sum(((coefficient, operand),)):
+                at = _itself(nodes, terms[operand].scaled(coefficient * scales[value]))
             case Sum(old):
                 new = [terms[operand].scaled(coefficient * scales[value]) for coefficient, operand in old]
-                nodes.append(Sum(tuple((term.coefficient, term.value) for term in sorted(new, key=lambda t: t.value))))
+                at = _put(nodes, Sum(tuple((t.coefficient, t.value) for t in sorted(new, key=lambda t: t.value))))
+            case Exponential(exponent):
+                at = _put(nodes, Exponential(_itself(nodes, terms[exponent])))
             case Input() | One():
-                nodes.append(node)
-        terms.append(Linear(1 / scales[value], len(nodes) - 1))
+                at = _put(nodes, node)
+        terms.append(Linear(1 / scales[value], at))
         if isinstance(node, Input):
-            terms[value] = Linear(Fraction(1), len(nodes) - 1)
+            terms[value] = Linear(Fraction(1), at)
             if scales[value] != 1:
-                nodes.append(Sum(((scales[value], len(nodes) - 1),)))
-        factors.append(len(nodes) - 1)
+                at = _put(nodes, Sum(((scales[value], at),)))
+        factors.append(at)
     outputs = tuple(
         (array, tuple(terms[e.value].scaled(e.coefficient) if e.coefficient else ZERO for e in elements))
         for array, elements in program.outputs

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tensorgraph.scalar.ir import ArrayRef, Input, One, Product, ScalarProgram, Sum, operands
+from tensorgraph.scalar.ir import ArrayRef, Exponential, Input, One, Product, ScalarProgram, Sum, operands
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,13 @@ class Scaled:
     """``factor · value``."""
 
     factor: Fraction
+    value: int
+
+
+@dataclass(frozen=True)
+class Exponentiated:
+    """``exp value``."""
+
     value: int
 
 
@@ -49,7 +56,7 @@ class Accumulation:
             raise ValueError("a sum needs a positive term")
 
 
-Selected = Input | Constant | Scaled | Accumulation
+Selected = Input | Constant | Scaled | Exponentiated | Accumulation
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ def selected(program: ScalarProgram) -> Selection:
 
 @dataclass(frozen=True)
 class Step:
-    """Adds a term to an accumulation, or scales a value."""
+    """Adds a term to an accumulation, or scales a value or takes its exponential."""
 
     target: int
     term: Term
@@ -85,7 +92,7 @@ def steps(selection: Selection) -> Iterator[Step]:
     """All steps, by ascending target."""
     for target, value in enumerate(selection.values):
         match value:
-            case Scaled(_, operand):
+            case Scaled(_, operand) | Exponentiated(operand):
                 yield Step(target, Term(True, (operand,)))
             case Accumulation(terms):
                 yield from (Step(target, term) for term in terms)
@@ -94,11 +101,11 @@ def steps(selection: Selection) -> Iterator[Step]:
 
 
 def operations(selection: Selection) -> int:
-    """Additions and multiplications, in whatever order they are done."""
+    """Additions, multiplications and exponentials, in whatever order they are done."""
     total = 0
     for value in selection.values:
         match value:
-            case Scaled():
+            case Scaled() | Exponentiated():
                 total += 1
             case Accumulation(terms):
                 total += sum(len(term.factors) for term in terms) - 1
@@ -139,6 +146,10 @@ class _Selector:
                 return self.number(source)
             case Product():
                 return self.number(Accumulation((Term(True, self.factors(value)),)))
+            case Exponential(exponent):
+                return self.number(Exponentiated(self.value(exponent)))
+            case Sum(((coefficient, operand),)):
+                return self.scaled(coefficient, operand)
             case Sum(terms):
                 return self.number(Accumulation(tuple(self.terms(terms))))
 

@@ -1,38 +1,35 @@
-"""Sensitivities of the distances as an operator: forward, backward and double backward, in one pass over the pairs.
+"""The sensitivities as an operator: forward, backward and double backward, each one fused call.
 
-    S[p,ν] = exp(−½ t²) c[p],   t = σ_ν (u[p] − 1/μ_ν),   u = 1/r, c the cutoff function;   HIP-NN
-
-Derivatives are written out, and on a CPU taken over blocks of pairs: what arises on the way stays in the cache, and no
-array of pairs times functions is made but the results.
+For pairs at distance r, with the cutoff function c of r and trained μ and σ of each function ν (Lubbers, Smith and
+Barros, J. Chem. Phys. 148, 241715, 2018), s = exp(−½ t²) c with t = σ (1/r − 1/μ). The programs are printed from the
+scalar IR: sums over functions and over pairs are taken within them, so no array of pairs times functions arises
+besides the values and their cotangents. Exponents below −60 count as far below rounding beside any other: their values
+are zero.
 """
-
-from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .operators import alike, check_shapes, check_transforms, check_types, derivatives, operator
+from . import native, sensitivities_torch
+from .operators import alike, check_shapes, check_transforms, check_types, derivatives, gpu_module, operator
 
-CODE = ("operators.py", "sensitivities.py")
+PRINTED = ("sensitivities_torch.py", "sensitivities_triton.py", "sensitivities_cpu.c")
+CODE = (*PRINTED, "native.py", "operators.py", "sensitivities.py")
 
-# Sensitivities below e^-60, which is 9e-27, are zero: far below what a sum of float64 can tell, and so far above the
-# smallest float32 that their derivatives keep above it too. Numbers below that one take many times as long, as does all
-# arithmetic with them; without this, half of the changes of sensitivities in a step of training are such numbers.
-LEAST_EXPONENT = -60.0
+# Pairs whose sums the C programs leave together: few enough that rounding does not add up over many pairs.
+BLOCK = 256
 
-BLOCK_NUMBERS = 2**17
-"""Pairs times functions of a block on a CPU."""
+# Numbers (pairs times functions) that plain PyTorch takes at a time on a CPU: temporaries stay in its cache.
+BLOCK_NUMBERS = 65_536
 
 
 def sensitivities(radial: Tensor, mu: Tensor, sigma: Tensor) -> Tensor:
-    """S of every pair and function.
+    """The sensitivities of all functions to the distances of pairs.
 
     Args:
         radial: ``[n_pairs, 2]``, 1/r in 1/Å and the cutoff function; float32 or float64.
-        mu: ``[n_functions]``, centres in Å.
-        sigma: ``[n_functions]``, inverse widths in Å.
+        mu: ``[n_functions]`` in Å, the distances that functions are most sensitive to.
+        sigma: ``[n_functions]`` in Å, how sharply.
 
     Returns:
         ``[n_pairs, n_functions]``, differentiable to any order by ``torch.autograd`` in reverse mode.
@@ -43,104 +40,93 @@ def sensitivities(radial: Tensor, mu: Tensor, sigma: Tensor) -> Tensor:
         NotImplementedError: derivatives in forward mode, or by ``torch.func``.
     """
     check_transforms("sensitivities", radial, mu, sigma)
-    return _forward_operator(radial, mu, sigma)
+    check_types("sensitivities", (radial, mu, sigma))
+    check_shapes("sensitivities", (radial, mu, sigma), ((len(radial), 2), (mu.numel(),), (mu.numel(),)))
+    return _forward_operator(radial, torch.stack([1 / mu, sigma]))
 
 
-def _check(name: str, tensors: tuple[Tensor, ...]) -> None:
-    check_types(name, tensors)
-    radial, mu = tensors[:2]
-    values, parameters = (radial.shape[0], mu.numel()), (mu.numel(),)
-    shapes = ((values[0], 2), parameters, parameters, values, (values[0], 2), parameters, parameters)
-    check_shapes(name, tensors, shapes)
+def _check(name: str, given: tuple[Tensor, ...]) -> None:
+    """Programs believe in shapes: a wrong one would be a wrong address."""
+    check_types(name, given)
+    (n_pairs, *_), (*_, n_functions) = given[0].shape, given[1].shape
+    radial, parameters, values = (n_pairs, 2), (2, n_functions), (n_pairs, n_functions)
+    check_shapes(name, given, (radial, parameters, values, radial, parameters))
 
 
-def _gaussian(radial: Tensor, mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """u − 1/μ, t and exp(−½ t²) [n, n_functions]; c [n, 1]."""
-    inverse_distance, cutoff = radial.split(1, dim=1)
-    steps = inverse_distance - 1 / mu
-    scaled = sigma * steps
-    exponents = -0.5 * scaled.square()
-    values = torch.exp(exponents.clamp(min=LEAST_EXPONENT)).masked_fill(exponents < LEAST_EXPONENT, 0)
-    return steps, scaled, values, cutoff
+def _forward(radial: Tensor, parameters: Tensor) -> Tensor:
+    return _run("forward", (radial, parameters))[0]
 
 
-def _value(radial: Tensor, mu: Tensor, sigma: Tensor) -> Tensor:
-    _, _, values, cutoff = _gaussian(radial, mu, sigma)
-    return values * cutoff
-
-
-def _slopes(radial: Tensor, mu: Tensor, sigma: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients with respect to `radial`, `mu` and `sigma`."""
-    steps, scaled, values, cutoff = _gaussian(radial, mu, sigma)
-    of_cutoff = grad * values
-    of_scaled = -of_cutoff * cutoff * scaled
-    of_radial = torch.stack([of_scaled @ sigma, of_cutoff.sum(1)], dim=1)
-    return of_radial, of_scaled.sum(0) * sigma / mu.square(), (of_scaled * steps).sum(0)
-
-
-def _changes(
-    radial: Tensor, mu: Tensor, sigma: Tensor, grad: Tensor, of_radial: Tensor, of_mu: Tensor, of_sigma: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of `_slopes` with the last three as cotangents, which are a direction in which its arguments change.
-
-    δt and δS are first-order changes; the sum of grad δS is differentiated with respect to its arguments.
-    """
-    steps, scaled, values, cutoff = _gaussian(radial, mu, sigma)
-    of_inverse, of_cutoff = of_radial.split(1, dim=1)
-    shift = of_inverse + of_mu / mu.square()  # δu − δ(1/μ)
-    change = sigma * shift + of_sigma * steps  # δt
-    weighted = grad * values
-    by_change = -weighted * cutoff * scaled
-    by_scaled = -weighted * (cutoff * change * (1 - scaled.square()) + of_cutoff * scaled)
-    by_inverse = by_scaled @ sigma + by_change @ of_sigma
-    by_cutoff = -(weighted * scaled * change).sum(1)
-    by_mu = (by_scaled.sum(0) * sigma + by_change.sum(0) * (of_sigma - 2 * of_mu * sigma / mu)) / mu.square()
-    by_sigma = (by_scaled * steps + by_change * shift).sum(0)
-    by_grad = values * (of_cutoff - cutoff * scaled * change)
-    return torch.stack([by_inverse, by_cutoff], dim=1), by_mu, by_sigma, by_grad
-
-
-def _in_blocks(function: Callable, n_pairs: int, n_functions: int, tensors: tuple[Tensor, ...]) -> list[Tensor]:
-    """A function of pairs and parameters over blocks of pairs: results of pairs side by side, of parameters summed."""
-    step = max(1, BLOCK_NUMBERS // max(1, n_functions)) if tensors[0].is_cpu else max(1, n_pairs)
-    starts = range(0, max(1, n_pairs), step)
-    blocks = (tuple(t[k : k + step] if t.dim() == 2 else t for t in tensors) for k in starts)
-    results = [found if isinstance(found := function(*block), tuple) else (found,) for block in blocks]
-    if len(results) == 1:
-        return list(results[0])
-    return [torch.cat(parts) if parts[0].dim() == 2 else sum(parts) for parts in zip(*results, strict=True)]
-
-
-def _forward(radial: Tensor, mu: Tensor, sigma: Tensor) -> Tensor:
-    given = (radial, mu, sigma)
-    _check("sensitivities", given)
-    return _in_blocks(_value, radial.shape[0], mu.shape[0], given)[0]
-
-
-def _backward(radial: Tensor, mu: Tensor, sigma: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    given = (radial, mu, sigma, grad)
-    _check("sensitivities_backward", given)
-    return tuple(_in_blocks(_slopes, radial.shape[0], mu.shape[0], given))
+def _backward(radial: Tensor, parameters: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    return _run("backward", (radial, parameters, grad))
 
 
 def _double_backward(
-    radial: Tensor, mu: Tensor, sigma: Tensor, grad: Tensor, of_radial: Tensor, of_mu: Tensor, of_sigma: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    given = (radial, mu, sigma, grad, of_radial, of_mu, of_sigma)
-    _check("sensitivities_double_backward", given)
-    return tuple(_in_blocks(_changes, radial.shape[0], mu.shape[0], given))
+    radial: Tensor, parameters: Tensor, grad: Tensor, of_radial: Tensor, of_parameters: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _run("double_backward", (radial, parameters, grad, of_radial, of_parameters))
 
 
-def _fake_forward(radial, mu, sigma):
-    return radial.new_empty((radial.shape[0], mu.shape[0]))
+def _fake_forward(radial, parameters):
+    return radial.new_empty((radial.shape[0], parameters.shape[1]))
 
 
-def _fake_backward(radial, mu, sigma, grad):
-    return alike(radial, mu, sigma)
+def _fake_backward(radial, parameters, grad):
+    return alike(radial, parameters)
 
 
-def _fake_double_backward(radial, mu, sigma, grad, *cotangents):
-    return alike(radial, mu, sigma, grad)
+def _fake_double_backward(radial, parameters, grad, *cotangents):
+    return alike(radial, parameters, grad)
+
+
+FAKES = {
+    "forward": lambda *given: (_fake_forward(*given),),
+    "backward": _fake_backward,
+    "double_backward": _fake_double_backward,
+}
+
+
+def _run(name: str, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    _check(f"sensitivities, {name},", given)
+    if given[0].is_cuda:
+        return _printed(getattr(gpu_module("sensitivities_triton", sensitivities_torch), name), given)
+    return _compiled(name, given) or _in_blocks(getattr(sensitivities_torch, name), given)
+
+
+def _printed(function, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A printed function, which takes and gives values as one element of rows and columns."""
+    found = function(*given[:2], *(grad.unsqueeze(1) for grad in given[2:3]), *given[3:])
+    found = found if isinstance(found, tuple) else (found,)
+    return tuple(tensor.squeeze(1) if tensor.dim() == 3 else tensor for tensor in found)
+
+
+def _compiled(name: str, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    """What the C program gives, with what it leaves of each block added in their order; None where there is none."""
+    (n_pairs, *_), (*_, n_functions) = given[0].shape, given[1].shape
+    outputs = list(FAKES[name](*given))
+    if name != "forward":
+        outputs[1] = outputs[1].new_empty((-(-n_pairs // BLOCK), *outputs[1].shape))
+    arrays = (*(tensor.contiguous() for tensor in given), *outputs)
+    work, sizes = n_pairs * n_functions, {"COLUMNS": n_functions, "BLOCK": BLOCK}
+    if not native.run("sensitivities_cpu.c", name, (n_pairs,), work, arrays, **sizes):
+        return None
+    if name != "forward":
+        outputs[1] = outputs[1].sum(0)
+    return tuple(outputs)
+
+
+def _in_blocks(function, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A plain function over blocks of pairs: results of pairs side by side, of parameters summed."""
+    (n_pairs, *_), (*_, n_functions) = given[0].shape, given[1].shape
+    step = max(1, BLOCK_NUMBERS // max(1, n_functions))
+    radial, parameters, *rest = given
+    results = [
+        _printed(function, (radial[k : k + step], parameters, *(t[k : k + step] for t in rest[:2]), *rest[2:]))
+        for k in range(0, max(1, n_pairs), step)
+    ]
+    if len(results) == 1:
+        return results[0]
+    return tuple(sum(parts) if k == 1 else torch.cat(parts) for k, parts in enumerate(zip(*results, strict=True)))
 
 
 def _forward_vjp(ctx, grad):
@@ -152,8 +138,12 @@ def _backward_vjp(ctx, *grads):
 
 
 def _double_backward_vjp(ctx, *grads):
-    """Order three and above: PyTorch differentiates the formulas."""
-    return derivatives(_changes, ctx.saved_tensors, ctx.needs_input_grad, grads)
+    """Order three and above: PyTorch differentiates the plain functions."""
+
+    def plain(*saved: Tensor) -> tuple[Tensor, ...]:
+        return _printed(sensitivities_torch.double_backward, saved)
+
+    return derivatives(plain, ctx.saved_tensors, ctx.needs_input_grad, grads)
 
 
 _forward_operator = operator("sensitivities", _forward, _fake_forward, _forward_vjp, CODE)

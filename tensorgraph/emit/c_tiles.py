@@ -1,0 +1,151 @@
+"""Programs with sums as C: those with arrays of rows or of columns alone.
+
+Each thread takes blocks of rows, and of every row one vector of columns after the other. Sums over columns are taken as
+a row ends; sums over rows are left by block, for the caller to add in order, so no result depends on the threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from tensorgraph.emit.printing import expression, static_names, wrapped
+from tensorgraph.scalar import ArrayRef, Axes, Instruction, Opcode, Store, StraightLine
+from tensorgraph.scalar.ir import LEAST_EXPONENT
+
+EXPONENTIAL = f"""\
+/* Of numbers that are not positive: 2^n e^r, |r| at most ln 2 / 2, e^r by its series. Zero below {LEAST_EXPONENT}. */
+typedef __typeof__((vector){{0}} == (vector){{0}}) integers;
+#define CHOSEN(single_precision, double_precision) ((real)(sizeof(real) == 4 ? single_precision : double_precision))
+#define DEGREE (sizeof(real) == 4 ? 7 : 13)
+
+static inline __attribute__((always_inline)) vector exponential(vector x)
+{{
+    static const double inverse_factorials[] = {{
+        1., 1., 1. / 2, 1. / 6, 1. / 24, 1. / 120, 1. / 720, 1. / 5040, 1. / 40320, 1. / 362880, 1. / 3628800,
+        1. / 39916800, 1. / 479001600, 1. / 6227020800,
+    }};
+    /* A number this large has no digits after the point, and the last ones of its integer are the last of its bits. */
+    const real large = CHOSEN(0x1.8p23, 0x1.8p52);
+    const vector shifted = x * (real)1.4426950408889634 + large, n = shifted - large;
+    /* ln 2 in two parts, the first of so few digits that n times it is exact. */
+    const vector r = x - n * CHOSEN(0x1.62e4p-1, 0x1.62e42feep-1) - n * CHOSEN(0x1.7f7d1cp-20, 0x1.a39ef35793c76p-33);
+    vector series = (vector){{0}} + (real)inverse_factorials[DEGREE];
+#pragma GCC unroll 16
+    for (int k = DEGREE - 1; k >= 0; k--)
+        series = series * r + (real)inverse_factorials[k];
+    const integers bits = (integers)series + ((integers)shifted << (sizeof(real) == 4 ? 23 : 52));
+    return (vector)(bits & ~(x < (real){LEAST_EXPONENT}));
+}}"""
+
+HEAD = """\
+/* COLUMNS and BLOCK, the rows whose sums are left together, are constants: loops over vectors are unrolled. */
+#define VECTORS ((int)((COLUMNS + LANES - 1) / LANES))
+
+static inline __attribute__((always_inline)) vector load(const real *from, int64_t lanes)
+{
+    if (lanes >= LANES)
+        return *(const unaligned_vector *)from;
+    vector part = {0};
+    memcpy(&part, from, lanes * sizeof(real));
+    return part;
+}
+
+static inline __attribute__((always_inline)) void store(real *to, vector value, int64_t lanes)
+{
+    memcpy(to, &value, (lanes < LANES ? lanes : LANES) * sizeof(real));
+}
+
+/* The first lanes of a vector, the rest zero, whatever is there. */
+static inline __attribute__((always_inline)) vector first(vector value, int64_t lanes)
+{
+    return lanes < LANES ? load((const real *)&value, lanes) : value;
+}
+
+static inline __attribute__((always_inline)) real sum_of(vector value)
+{
+    real parts[LANES];
+    memcpy(parts, &value, sizeof(value));
+#pragma GCC unroll 8
+    for (int half = LANES / 2; half; half /= 2)
+#pragma GCC unroll 16
+        for (int k = 0; k < half; k++)
+            parts[k] += parts[k + half];
+    return parts[0];
+}"""
+
+# How an element is read, and where one is written, by the axes of its array.
+LOADS = {
+    Axes.BOTH: "load({array} + (row * {size} + {k}) * COLUMNS + column, lanes)",
+    Axes.ROWS: "{array}[row * {size} + {k}] - (vector){{0}}",
+    Axes.COLUMNS: "load({array} + {k} * COLUMNS + column, lanes)",
+}
+STORES = {
+    Axes.BOTH: "store({array} + (row * {size} + {k}) * COLUMNS + column, {x}, lanes);",
+    Axes.ROWS: "{array}_sums[{k}] += first({x}, lanes);",
+    Axes.COLUMNS: "{array}_sums[{k}][v] += {x};",
+}
+
+
+def program(name: str, line: StraightLine, patterns: Mapping[Opcode, str]) -> str:
+    """A function ``(rows, threads, inputs…, outputs…)`` of contiguous arrays, with loops and sums around the body.
+
+    Outputs of columns alone are ``[blocks, size, columns]``.
+    """
+    arrays = [f"const real *{a.name}" for a in line.inputs] + [f"real *{a.name}" for a in line.outputs]
+    of_rows, of_columns = ([a for a in line.outputs if a.axes is axes] for axes in (Axes.ROWS, Axes.COLUMNS))
+    operations = line.operations
+    pieces = [
+        f"/* {operations.total} operations per row and column, {operations.exponentials} of them exponentials. */",
+        *wrapped(f"void {name}(", ["int64_t rows", "int threads", *arrays], ")", last=""),
+        "{",
+        "#pragma omp parallel for num_threads(threads) schedule(static)",
+        "    for (int64_t block = 0; block < (rows + BLOCK - 1) / BLOCK; block++) {",
+        *(f"        vector {a.name}_sums[{a.size}][VECTORS] = {{{{{{0}}}}}};" for a in of_columns),
+        "        for (int64_t row = block * BLOCK; row < rows && row < (block + 1) * BLOCK; row++) {",
+        *(f"            vector {a.name}_sums[{a.size}] = {{{{0}}}};" for a in of_rows),
+        "#pragma GCC unroll 64",
+        "            for (int v = 0; v < VECTORS; v++) {",
+        "                const int64_t column = v * LANES, lanes = COLUMNS - column;",
+        *(f"                {text}" for text in _body(line, patterns)),
+        "            }",
+        *(f"            {text}" for array in of_rows for text in _ending_row(array)),
+        "        }",
+        *(f"        {text}" for array in of_columns for text in _ending_block(array)),
+        "    }",
+        "}",
+    ]
+    return "\n".join(pieces)
+
+
+def _body(line: StraightLine, patterns: Mapping[Opcode, str]) -> Iterator[str]:
+    names = static_names(line)
+    arrays = {array.name: array for array in (*line.inputs, *line.outputs)}
+    for item in line.body:
+        if isinstance(item, Store):
+            array = arrays[item.array]
+            value = "(vector){0}" if item.target is None else names[item.target]
+            yield STORES[array.axes].format(array=array.name, size=array.size, k=item.index, x=value)
+        else:
+            yield f"const vector {names[item.target]} = {_right_hand_side(item, names, arrays, patterns)};"
+
+
+def _right_hand_side(
+    item: Instruction, names: Mapping[int, str], arrays: Mapping[str, ArrayRef], patterns: Mapping[Opcode, str]
+) -> str:
+    if item.source is None:
+        return expression(patterns, item, names)
+    array = arrays[item.source.array]
+    return LOADS[array.axes].format(array=array.name, size=array.size, k=item.source.index)
+
+
+def _ending_row(array: ArrayRef) -> Iterator[str]:
+    yield f"for (int k = 0; k < {array.size}; k++)"
+    yield f"    {array.name}[row * {array.size} + k] = sum_of({array.name}_sums[k]);"
+
+
+def _ending_block(array: ArrayRef) -> Iterator[str]:
+    yield f"for (int k = 0; k < {array.size}; k++) {{"
+    yield f"    real *left = {array.name} + (block * {array.size} + k) * COLUMNS;"
+    yield "    for (int64_t column = 0; column < COLUMNS; column += LANES)"
+    yield f"        store(left + column, {array.name}_sums[k][column / LANES], COLUMNS - column);"
+    yield "}"
