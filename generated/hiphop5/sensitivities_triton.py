@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 1024
+TILE = 512
 THREADS = 128
 
 
