@@ -458,7 +458,7 @@ def test_sums_over_groups():
 
 
 def test_without_triton_plain_pytorch_is_told_of_once(monkeypatch):
-    """One warning for all operators, and what plain PyTorch lacks is made of what it has."""
+    """One warning for all operators."""
     operators = importlib.import_module(f"{hiphop4.__name__}.operators")
     monkeypatch.setitem(sys.modules, "triton", None)
     caches = (operators.gpu_module, operators._has_triton)

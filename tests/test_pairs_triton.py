@@ -75,14 +75,13 @@ def case(n_targets: int, n_sources: int, n_pairs: int, columns=(4, 5), channels:
 
 
 def environments(module: ModuleType, given: Case) -> list[Tensor]:
-    """Values, gradients and second-order gradients: of the module's functions, the last by two of them where it has
-    none of its own."""
+    """Values, gradients and second-order gradients."""
     first, index = given[:4], given.index
-    found = [module.environment(*first[:3], index), *module.environment_backward(*first, index)]
-    if module is plain:
-        functions = (plain.environment, plain.environment_backward)
-        return [*found, *pairs._first_order_change(*functions, *given[:7], index)]
-    return [*found, *module.environment_double_backward(*given[:7], index)]
+    return [
+        module.environment(*first[:3], index),
+        *module.environment_backward(*first, index),
+        *module.environment_double_backward(*given[:7], index),
+    ]
 
 
 def moments(module: ModuleType, given: Case) -> list[Tensor]:

@@ -61,6 +61,35 @@ def environment_backward(
     return grad_tensors, sources.back(received @ weighted.mT), by_source.mT @ received
 
 
+def environment_double_backward(
+    tensors: Tensor,
+    sensitivities: Tensor,
+    weighted: Tensor,
+    grad: Tensor,
+    tensors_change: Tensor,
+    sensitivities_change: Tensor,
+    weighted_change: Tensor,
+    index: PairIndex,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    given = (tensors, sensitivities, weighted, grad, tensors_change, sensitivities_change, weighted_change)
+    return environment_change(environment, environment_backward, *given, index)
+
+
+def environment_change(forward, backward, tensors, sensitivities, weighted, grad, *changes_and_index):
+    """The double backward by two functions that are linear in each argument: each in turn takes its change."""
+    changes, index = changes_and_index[:3], changes_and_index[3:]
+    given = (tensors, sensitivities, weighted)
+    changed = [(*given[:k], change, *given[k + 1 :]) for k, change in enumerate(changes)]
+    # The gradient with respect to an argument does not depend on it, so not on its change.
+    of_tensors, of_sensitivities, of_weighted = (backward(*arguments, grad, *index) for arguments in changed)
+    return (
+        of_sensitivities[0] + of_weighted[0],
+        of_tensors[1] + of_weighted[1],
+        of_tensors[2] + of_sensitivities[2],
+        sum(forward(*arguments, *index) for arguments in changed),
+    )
+
+
 def moments(
     tensors: Tensor, sensitivities: Tensor, n_kinds: int, target: Tensor, starts: Tensor, kinds: Tensor
 ) -> Tensor:
