@@ -34,7 +34,16 @@ from .operators import (
     operator,
 )
 
-CODE = ("pairs_cpu.c", "pairs_torch.py", "pairs_triton.py", "grouping.py", "native.py", "operators.py", "pairs.py")
+CODE = (
+    "pairs_cpu.c",
+    "pairs_torch.py",
+    "pairs_triton.py",
+    "grouping.py",
+    "launching.py",
+    "native.py",
+    "operators.py",
+    "pairs.py",
+)
 
 # Widest vector register, in bytes: the programs copy what they read often into rows of at most this length.
 VECTOR_BYTES = 64

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from . import native, pairs_torch
+from . import moments_torch, native
 from .grouping import PairIndex
 from .operators import (
     alike,
@@ -31,7 +31,16 @@ from .operators import (
     operator,
 )
 
-CODE = ("moments_cpu.c", "pairs_torch.py", "pairs_triton.py", "grouping.py", "native.py", "operators.py", "moments.py")
+CODE = (
+    "moments_cpu.c",
+    "moments_torch.py",
+    "moments_triton.py",
+    "grouping.py",
+    "launching.py",
+    "native.py",
+    "operators.py",
+    "moments.py",
+)
 
 
 def moments(tensors: Tensor, sensitivities: Tensor, kinds: Tensor, n_kinds: int, index: PairIndex) -> Tensor:
@@ -84,7 +93,7 @@ def _run(name: str, fake: Callable, given: tuple[Tensor | int, ...], n_kinds: in
         outputs = fake(*given, *index)
         return native.results("moments_cpu.c", name, sizes, n_pairs * functions, inputs, outputs, **macros)
 
-    return dispatch(name, "pairs_triton", pairs_torch, (*given, *pairs), compiled)
+    return dispatch(name, "moments_triton", moments_torch, (*given, *pairs), compiled)
 
 
 def _moments(
@@ -146,7 +155,7 @@ def _double_backward_vjp(ctx, *grads):
     """Order three and above: differentiate the double backward as a sum of the operators before it."""
 
     def summed(*saved: Tensor) -> tuple[Tensor, ...]:
-        return pairs_torch.moments_change(_moments_operator, _backward_operator, *saved)
+        return moments_torch.moments_change(_moments_operator, _backward_operator, *saved)
 
     return derivatives(summed, ctx.saved_tensors, ctx.needs_input_grad, grads)
 
