@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from generated import hiphop4
+from tests import helpers
+from tests.helpers import gpu
 
 pytest.importorskip("triton", reason="triton is not installed on this platform")
 PACKAGE = hiphop4.__name__
@@ -33,7 +35,6 @@ SYSTEMS = {
 }
 """Numbers of targets, sources and pairs."""
 dtypes = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
 class Case(NamedTuple):
@@ -115,11 +116,9 @@ def expected_moments(given: Case) -> list[Tensor]:
 
 
 def assert_close(found: list[Tensor], expected: list[Tensor], dtype: torch.dtype) -> None:
-    """Within the tolerance of the largest number of each result."""
-    for number, (a, b) in enumerate(zip(found, expected, strict=True)):
-        assert (a.shape, a.dtype) == (b.shape, dtype)
-        scale = float(b.abs().max()) if b.numel() else 0.0
-        assert not a.numel() or float((a.double() - b).abs().max()) <= TOLERANCE[dtype] * scale, f"result {number}"
+    """Results of this type, within its tolerance of the largest number of each."""
+    assert {result.dtype for result in found} == {dtype}
+    helpers.assert_close(found, expected, TOLERANCE[dtype])
 
 
 def assert_as_plain(modules: Sequence[ModuleType], given: Case) -> None:
