@@ -1,9 +1,11 @@
-"""What several test modules share: packages, structures, naive sums over images, and comparisons of operators."""
+"""What several test modules share: packages, structures, sums over images, comparisons of operators, compilers."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -188,3 +190,28 @@ def with_threads(counts: Iterable[int], function: Callable[[], Any]) -> list[Any
     finally:
         torch.set_num_threads(before)
     return found
+
+
+def counting_compiler(folder: Path, before: str = "") -> tuple[str, Path]:
+    """A compiler that writes down each use, and the file where it does; `before` may do something else instead."""
+    script, log = folder / "counting-cc", folder / "uses"
+    real = shutil.which(os.environ.get("CC", "cc"))
+    script.write_text(f'#!/bin/sh\necho "$@" >> "{log}"\n{before}\nexec {real} "$@"\n')
+    script.chmod(0o755)
+    return str(script), log
+
+
+def uses(log: Path) -> int:
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def library_in(cache: Path) -> Path:
+    (found,) = cache.glob("*.so")
+    return found
+
+
+def put(path: Path, content: bytes) -> None:
+    """A new file in place of another: this process has the other one's pages in memory."""
+    path.unlink()
+    path.write_bytes(content)
+    path.chmod(0o600)
