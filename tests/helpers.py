@@ -1,10 +1,14 @@
-"""What several test modules share: packages, structures, naive sums over images, and the published implementation."""
+"""What several test modules share: packages, structures, sums over images, comparisons of operators, compilers."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,15 +17,27 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from torch import Tensor
 
 from tensorgraph.compiler import compile_spec
 from tensorgraph.emit.writing import write_package
 from tensorgraph.runtime.batch import Batch, batch_structures
 from tensorgraph.runtime.loading import load_package
+from tensorgraph.scalar import Opcode, Store, StraightLine
+from tensorgraph.scalar.ir import LEAST_EXPONENT
 from tensorgraph.spec import parse_spec
 
 GENERATED = Path(__file__).parents[1] / "generated"
 WITH_NETWORK = ("hiphop5", "hiphop4", "flexible5", "hipnn")
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
+"""Of an operator's values and its first two derivatives, each relative to its largest number."""
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+gpu = [pytest.mark.gpu, needs_gpu]
+devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=gpu)])
+backends = pytest.mark.parametrize("backend", ["native", "pytorch"])
+# PyTorch's own compiler still uses what PyTorch has deprecated.
+quiet = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 
 def package(name: str) -> ModuleType:
@@ -108,3 +124,121 @@ def _images(atoms: Atoms, axis: int, cutoff: float) -> int:
     height = 1 / np.linalg.norm(np.linalg.pinv(vectors)[:, int(atoms.pbc[:axis].sum())])
     extent = np.linalg.norm(np.ptp(atoms.positions, axis=0))
     return int(np.ceil((cutoff + extent) / height)) + 1
+
+
+def values_and_derivatives(
+    function: Callable[..., Tensor], inputs: Iterable[Tensor], order: int, cotangent: Tensor | None = None
+) -> list[Tensor]:
+    """Values and derivatives up to an order, each with respect to all inputs; cotangents are random but for the first
+    where it is given."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
+
+    inputs = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+    found = [function(*inputs)]
+    weight = random(found[0]) if cotangent is None else cotangent.to(found[0])
+    # What the cotangent of the values is made of depends on the inputs too: all mixed derivatives count.
+    slope = (found[0] * weight).sum() + found[0].square().sum() / 20
+    for level in range(order):
+        grads = torch.autograd.grad(slope, inputs, create_graph=level + 1 < order, materialize_grads=True)
+        found += grads
+        slope = sum((grad * random(grad)).sum() for grad in grads)
+    return [value.detach().cpu() for value in found]
+
+
+def double(given: tuple) -> Any:
+    """A named tuple with its real tensors in double precision."""
+    exact = (x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in given)
+    return type(given)(*exact)
+
+
+def assert_close(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> None:
+    """Within the tolerance of the largest number of each result."""
+    for level, (a, b) in enumerate(zip(found, expected, strict=True)):
+        assert a.shape == b.shape
+        scale = float(b.abs().max()) if b.numel() else 0.0
+        assert not a.numel() or float((a.double() - b).abs().max()) <= tolerance * scale, f"result {level}"
+
+
+def chosen_backend(monkeypatch: pytest.MonkeyPatch, native: ModuleType, names: set[str]) -> Iterator[Callable]:
+    """Chooses what runs the programs of these names, and makes sure in the end that it ran all of them.
+
+    Also that it was asked: operators are shared, and those of an equal package would not know of the choice.
+    """
+    ran: dict[str, set[bool]] = {}
+    run, chosen = native.run, []
+
+    def choose(backend: str) -> None:
+        def recorded(source: str, name: str, *arguments: Any, **macros: int) -> bool:
+            done = backend == "native" and run(source, name, *arguments, **macros)
+            ran.setdefault(name, set()).add(done)
+            return done
+
+        chosen.append(backend)
+        monkeypatch.setattr(native, "run", recorded)
+
+    yield choose
+    for backend in chosen:
+        assert {name: ran.get(name) for name in names} == {name: {backend == "native"} for name in names}
+
+
+def with_threads(counts: Iterable[int], function: Callable[[], Any]) -> list[Any]:
+    """The function's results with these numbers of threads."""
+    before, found = torch.get_num_threads(), []
+    try:
+        for count in counts:
+            torch.set_num_threads(count)
+            found.append(function())
+    finally:
+        torch.set_num_threads(before)
+    return found
+
+
+def counting_compiler(folder: Path, before: str = "") -> tuple[str, Path]:
+    """A compiler that writes down each use, and the file where it does; `before` may do something else instead."""
+    script, log = folder / "counting-cc", folder / "uses"
+    real = shutil.which(os.environ.get("CC", "cc"))
+    script.write_text(f'#!/bin/sh\necho "$@" >> "{log}"\n{before}\nexec {real} "$@"\n')
+    script.chmod(0o755)
+    return str(script), log
+
+
+def uses(log: Path) -> int:
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def library_in(cache: Path) -> Path:
+    (found,) = cache.glob("*.so")
+    return found
+
+
+def put(path: Path, content: bytes) -> None:
+    """A new file in place of another: this process has the other one's pages in memory."""
+    path.unlink()
+    path.write_bytes(content)
+    path.chmod(0o600)
+
+
+def execute(line: StraightLine, arrays: dict[str, list[Fraction]]) -> dict[str, list[Fraction]]:
+    """An interpreter of instructions, apart from the emitters."""
+    values: dict[int, Fraction] = {}
+    results = {array.name: [Fraction(0)] * array.size for array in line.outputs}
+    for item in line.body:
+        if isinstance(item, Store):
+            results[item.array][item.index] = Fraction(0) if item.target is None else values[item.target]
+            continue
+        a, b, c = (*[values[operand] for operand in item.operands], 0, 0, 0)[:3]
+        values[item.target] = {
+            Opcode.LOAD: lambda i=item: arrays[i.source.array][i.source.index],
+            Opcode.CONSTANT: lambda i=item: i.constant,
+            Opcode.MULTIPLY: lambda a=a, b=b: a * b,
+            Opcode.SCALE: lambda a=a, i=item: i.constant * a,
+            Opcode.ADD: lambda a=a, b=b: a + b,
+            Opcode.SUBTRACT: lambda a=a, b=b: a - b,
+            Opcode.MULTIPLY_ADD: lambda a=a, b=b, c=c: a + b * c,
+            Opcode.MULTIPLY_SUBTRACT: lambda a=a, b=b, c=c: a - b * c,
+            Opcode.EXPONENTIAL: lambda a=a: math.exp(a) if a >= LEAST_EXPONENT else 0.0,
+        }[item.opcode]()
+    return results

@@ -12,13 +12,13 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-from helpers import crystal, molecule, naive_pairs
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tensorgraph.errors import StructureError
 from tensorgraph.runtime.batch import Batch, batch_structures
 from tensorgraph.runtime.neighbours import completed_cell, neighbour_pairs, neighbour_tensors
+from tests.helpers import crystal, devices, molecule, naive_pairs
 
 directions = st.tuples(st.booleans(), st.booleans(), st.booleans())
 
@@ -35,16 +35,7 @@ def test_pairs_equal_a_sum_over_images(seed: int, pbc: tuple, n: int, cutoff: fl
     assert rows(atoms, cutoff) == naive_pairs(atoms, cutoff)
 
 
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
-    ),
-]
-
-
-@pytest.mark.parametrize("device", DEVICES)
+@devices
 @pytest.mark.parametrize("pbc", [(0, 0, 0), (1, 1, 0), (1, 1, 1)])
 def test_lists_of_tensors_are_those_of_atoms(pbc: tuple, device: str) -> None:
     atoms = crystal(3, tuple(map(bool, pbc)), n_atoms=4)

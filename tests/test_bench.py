@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from ase.neighborlist import neighbor_list
-from helpers import package
 
 from bench import runner, structures, systems
 from tensorgraph.spec import load_spec
+from tests.helpers import package
 
 AVOGADRO = 0.602214076  # 1e24 per mol: g/mol over Å³ to g/cm³
 

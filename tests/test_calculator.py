@@ -15,13 +15,13 @@ from ase.calculators.calculator import CalculatorSetupError, PropertyNotImplemen
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.md.verlet import VelocityVerlet
 from ase.units import fs
-from helpers import GENERATED, batch_of, build, crystal, molecule, package
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tensorgraph.calculator import TensorGraphCalculator
 from tensorgraph.errors import CheckpointError, PackageError, StructureError
 from tensorgraph.runtime.checkpoint import save_checkpoint
+from tests.helpers import GENERATED, batch_of, build, crystal, molecule, package
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import multigraphs
 
 from tensorgraph.graphs import Multigraph, automorphism_count, canonical, connected_graphs, diagram
 from tensorgraph.graphs.drawing import PALETTE, VIEW
 from tensorgraph.graphs.multigraph import rank_letter
 from tensorgraph.graphs.scoring import SMALLEST
+from tests.strategies import multigraphs
 
 ROOT = Path(__file__).parents[1]
 SVG = "{http://www.w3.org/2000/svg}"

@@ -10,11 +10,11 @@ import pytest
 import torch
 from ase.calculators.emt import EMT
 from ase.io import write
-from helpers import GENERATED, molecule, package
 
 from examples import au6, gold, gold_report, gold_training
 from tensorgraph.calculator import TensorGraphCalculator
 from tensorgraph.runtime import batch_structures
+from tests.helpers import GENERATED, molecule, package
 
 ROOT = GENERATED.parent
 TRAINING = ROOT / "examples" / "training.py"

@@ -20,7 +20,7 @@ from tensorgraph.scalar import (
 from tensorgraph.scalar.ir import LEAST_EXPONENT, Exponential, Input
 from tensorgraph.scalar.scaling import rescaled
 from tensorgraph.scalar.sharing import shared
-from tests.test_scalar import execute
+from tests.helpers import execute
 
 RADIAL, PARAMETERS = [0.7, 0.4], [0.65, 11.0]
 

@@ -9,7 +9,6 @@ import networkx as nx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import multigraphs
 
 from tensorgraph.errors import BudgetError
 from tensorgraph.graphs import (
@@ -25,6 +24,7 @@ from tensorgraph.graphs import (
     to_networkx,
 )
 from tensorgraph.graphs.multigraph import sort_edges
+from tests.strategies import multigraphs
 
 
 def isomorphic(a: Multigraph, b: Multigraph) -> bool:

@@ -22,6 +22,7 @@ from tensorgraph.program.types import run as run_contractions
 from tensorgraph.runtime import load_package
 from tensorgraph.scalar import Instruction, Opcode, evaluate
 from tensorgraph.spec import parse_spec
+from tests.helpers import gpu
 
 CHANNELS = (0, 1, 2, 31, 127, 128, 129)
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
@@ -38,11 +39,7 @@ TARGETS = [
     pytest.param(
         "triton", "cpu", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="kernels compile for the GPU here")
     ),
-    pytest.param(
-        "triton",
-        "cuda",
-        marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
-    ),
+    pytest.param("triton", "cuda", marks=gpu),
 ]
 targets = pytest.mark.parametrize(("target", "device"), TARGETS)
 

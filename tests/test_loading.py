@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from helpers import GENERATED, build
 
 from tensorgraph.errors import PackageError
 from tensorgraph.runtime.loading import load_package
+from tests.helpers import GENERATED, build
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import importlib
 import itertools
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,12 +14,20 @@ import torch
 from torch import Tensor
 
 from generated import hiphop5
-from tests.test_pairs import assert_close, backends, chosen_backend, quiet
+from tests.helpers import (
+    TOLERANCE,
+    assert_close,
+    backends,
+    chosen_backend,
+    double,
+    quiet,
+    values_and_derivatives,
+    with_threads,
+)
 
 ROOT = Path(__file__).parents[1]
 moments = importlib.import_module(f"{hiphop5.__name__}.moments")
 grouping = importlib.import_module(f"{hiphop5.__name__}.grouping")
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
 COLUMNS = ((16, 20), (1, 5), (4, 1), (9, 17), (25, 33))
 """Components and functions."""
 KINDS = (1, 4, 11)
@@ -71,21 +80,7 @@ def ours(given: Case, tensors: Tensor, sensitivities: Tensor) -> Tensor:
 
 
 def results(function, given: Case, order: int) -> list[Tensor]:
-    """Values and derivatives up to an order; cotangents are random, the first one depends on the inputs."""
-    generator = torch.Generator().manual_seed(0)
-    inputs = [tensor.detach().clone().requires_grad_() for tensor in given[3:5]]
-    found = [function(given, *inputs)]
-    slope = (found[0] * given.grad.to(inputs[0].dtype)).sum() + found[0].square().sum() / 20
-    for level in range(order):
-        grads = torch.autograd.grad(slope, inputs, create_graph=level + 1 < order, materialize_grads=True)
-        found += grads
-        weights = [torch.randn(g.shape, generator=generator, dtype=torch.float64).to(g.dtype) for g in grads]
-        slope = sum((grad * weight).sum() for grad, weight in zip(grads, weights, strict=True))
-    return [value.detach() for value in found]
-
-
-def double(given: Case) -> Case:
-    return Case(*given[:3], *(tensor.double() for tensor in given[3:]))
+    return values_and_derivatives(partial(function, given), given[3:5], order, given.grad)
 
 
 @pytest.fixture
@@ -154,13 +149,8 @@ def test_any_layout(backend_of, backend):
 
 
 def test_number_of_threads_changes_no_bit():
-    given, before, found = case("many", dtype=torch.float32), torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 5):
-            torch.set_num_threads(threads)
-            found.append(results(ours, given, 2))
-    finally:
-        torch.set_num_threads(before)
+    given = case("many", dtype=torch.float32)
+    found = with_threads((1, 2, 5), lambda: results(ours, given, 2))
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
@@ -240,10 +230,10 @@ def test_registrations_are_sound():
 
 
 @quiet
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("dynamic", [None, True])
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_into_one_graph(backend, dynamic):
-    torch._dynamo.reset()
     compiled = torch.compile(moments.moments, fullgraph=True, backend=backend, dynamic=dynamic)
     for name in ("few", "many", "one atom", "no pairs"):
         given, found = case(name), []
@@ -252,7 +242,6 @@ def test_compiled_into_one_graph(backend, dynamic):
             values = function(*inputs, given.kinds, given.n_kinds, given.index)
             found.append([values, *torch.autograd.grad(values.square().sum(), inputs)])
         torch.testing.assert_close(*found, rtol=0, atol=0)
-    torch._dynamo.reset()
 
 
 class Exported(torch.nn.Module):
@@ -277,10 +266,10 @@ for name in ("few", "no pairs", "one pair", "many", "no atoms", "one atom"):
 
 
 @quiet
+@pytest.mark.usefixtures("fresh_compiler")
 def test_exported_and_reloaded_in_another_process(tmp_path):
     """With other numbers of atoms and pairs, none and one too; derivatives are those of the operators, to the bit."""
     given, some = case("few"), {0: torch.export.Dim.DYNAMIC}
-    torch._dynamo.reset()
     shapes = (some, some, some, tuple(some for _ in given.index))
     arguments = (*given[3:5], given.kinds, tuple(given.index))
     exported = torch.export.export(Exported(), arguments, dynamic_shapes=shapes)

@@ -1,13 +1,10 @@
-"""The C programs: how they are cut, built, kept and replaced where they cannot be built."""
+"""The C programs: how they are cut, run, shared by processes, and replaced where they cannot be built."""
 
-import errno
 import os
-import platform
 import shutil
 import stat
 import subprocess
 import sys
-import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,12 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generated.hiphop4 import native
 from tensorgraph.compiler import compile_spec
 from tensorgraph.emit import c, write_package
 from tensorgraph.runtime import load_package
-from tensorgraph.scalar import Instruction, Opcode, Store, StraightLine
+from tensorgraph.scalar import Instruction, Opcode, Store
 from tensorgraph.spec import parse_spec
+from tests.helpers import counting_compiler, library_in, put, uses, with_threads
 
 ROOT = Path(__file__).parents[1]
 SPEC = "name: small\nbasis: {family: flexible, body_order: 4, max_rank: 2}\n"
@@ -47,65 +44,6 @@ def call(**environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-c", CALL], cwd=ROOT, env=variables, capture_output=True, text=True, timeout=120
     )
-
-
-def counting_compiler(folder: Path, before: str = "") -> tuple[str, Path]:
-    """A compiler that writes down each use, and the file where it does; `before` may do something else instead."""
-    script, log = folder / "counting-cc", folder / "uses"
-    real = shutil.which(os.environ.get("CC", "cc"))
-    script.write_text(f'#!/bin/sh\necho "$@" >> "{log}"\n{before}\nexec {real} "$@"\n')
-    script.chmod(0o755)
-    return str(script), log
-
-
-def uses(log: Path) -> int:
-    return len(log.read_text().splitlines()) if log.exists() else 0
-
-
-ANSWER = b"int answer(void) { return 42; }"
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch) -> Path:
-    """An empty folder for libraries, and a process that has not warned of anything."""
-    folder = tmp_path / "cache"
-    folder.mkdir(mode=0o700)
-    monkeypatch.setattr(native, "_cache", lambda: folder)
-    monkeypatch.setattr(native, "_said", set())
-    return folder
-
-
-@pytest.fixture
-def compiler_of(tmp_path, monkeypatch):
-    """Makes a counting compiler the one of this process; its log."""
-
-    def choose(before: str = "") -> Path:
-        compiler, log = counting_compiler(tmp_path, before)
-        monkeypatch.setenv("CC", compiler)
-        return log
-
-    return choose
-
-
-def answer() -> int:
-    return native._library(ANSWER, "answer", []).answer()
-
-
-def library_in(cache: Path) -> Path:
-    (found,) = cache.glob("*.so")
-    return found
-
-
-def put(path: Path, content: bytes) -> None:
-    """A new file in place of another: this process has the other one's pages in memory."""
-    path.unlink()
-    path.write_bytes(content)
-    path.chmod(0o600)
-
-
-@pytest.fixture
-def program() -> StraightLine:
-    return compile_spec(parse_spec(SPEC)).instructions.double_backward
 
 
 @given(st.integers(1, 400))
@@ -170,14 +108,7 @@ def test_numbers_do_not_depend_on_the_threads():
     from generated import hiphop5
 
     features = torch.randn(501, 16, 40)
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(hiphop5.invariants(features))
-    finally:
-        torch.set_num_threads(before)
+    results = with_threads((1, 2, 3), lambda: hiphop5.invariants(features))
     assert all(torch.equal(result, results[0]) for result in results)
 
 
@@ -196,80 +127,6 @@ def test_libraries_are_kept_for_the_next_process(tmp_path):
     assert uses(log) == 2
 
 
-DAMAGES = {
-    **{f"cut to {size}": lambda content, size=size: content[:size] for size in (0, 100, 1000, 4096, 8192)},
-    "cut to a half": lambda content: content[: len(content) // 2],
-    "one byte short": lambda content: content[:-1],
-    "first page zero": lambda content: bytes(4096) + content[4096:],
-    "second page zero": lambda content: content[:4096] + bytes(4096) + content[8192:],
-    "one bit": lambda content: content[:5000] + bytes([content[5000] ^ 1]) + content[5001:],
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_libraries_are_built_anew(cache, compiler_of, damage):
-    """Loading them would end the process, and every later one."""
-    log = compiler_of()
-    assert (answer(), uses(log)) == (42, 1)
-    library = library_in(cache)
-    whole = library.read_bytes()
-    put(library, DAMAGES[damage](whole))
-    assert (answer(), uses(log)) == (42, 2)
-    assert library.read_bytes() == whole
-    assert (answer(), uses(log)) == (42, 2)
-
-
-def test_a_library_without_its_checksum_is_built_anew(cache, compiler_of):
-    log = compiler_of()
-    answer()
-    native._checksum_file(library_in(cache)).unlink()
-    assert (answer(), uses(log)) == (42, 2)
-
-
-def test_a_library_that_others_could_have_written_is_built_anew(cache, compiler_of, monkeypatch):
-    log, before = compiler_of(), os.umask(0)
-    try:
-        assert (answer(), answer(), uses(log)) == (42, 42, 1)
-    finally:
-        os.umask(before)
-    for count, mode in enumerate((0o620, 0o602), 2):
-        library_in(cache).chmod(mode)
-        assert (answer(), uses(log)) == (42, count)
-    status = library_in(cache).stat()
-    assert native._distrust(status) == ""
-    monkeypatch.setattr(os, "getuid", lambda: status.st_uid + 1)
-    assert native._distrust(status) == "belongs to somebody else"
-    with pytest.raises(OSError, match="belongs to somebody else"):
-        native._load(library_in(cache))
-
-
-def test_a_new_library_takes_its_place_in_one_step(cache, compiler_of, monkeypatch):
-    """What is there before stays whole until then, and after a failure nothing is left behind."""
-    compiler_of()
-    answer()
-    library, before = library_in(cache), library_in(cache).read_bytes()
-    names = {file.name for file in cache.iterdir()}
-    new = cache.parent / "new"
-    new.write_bytes(b"something else")
-    seen = []
-
-    def refuse(source, target):
-        seen.append((Path(source).read_bytes(), Path(target)))
-        raise OSError("no")
-
-    monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(OSError, match="no"):
-        native._keep(new, library)
-    assert library.read_bytes() == before
-    assert {file.name for file in cache.iterdir()} == names
-    monkeypatch.undo()
-    synced = []
-    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size))
-    native._keep(new, library)
-    assert synced == [64, len(b"something else")]
-    assert library.read_bytes() == b"something else"
-
-
 def test_a_folder_that_others_can_write_to_is_not_trusted(tmp_path):
     cache = tmp_path / "cache"
     cache.mkdir()
@@ -281,108 +138,6 @@ def test_a_folder_that_others_can_write_to_is_not_trusted(tmp_path):
     assert list(cache.iterdir()) == []
 
 
-@pytest.mark.parametrize("untrusted", ["by its group", "by all", "another owner", "no folder"])
-def test_folders_that_are_not_used(tmp_path, monkeypatch, untrusted):
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("TENSORGRAPH_CACHE", str(folder))
-    monkeypatch.setattr(native, "_said", set())
-    assert native._cache.__wrapped__() == folder
-    if untrusted == "another owner":
-        uid = os.getuid()
-        monkeypatch.setattr(os, "getuid", lambda: uid + 1)
-    elif untrusted == "no folder":
-        folder.rmdir()
-        folder.write_text("")
-    else:
-        folder.chmod(0o770 if untrusted == "by its group" else 0o707)
-    with pytest.warns(RuntimeWarning, match="every process compiles its own"):
-        found = native._cache.__wrapped__()
-    assert found != folder
-    assert stat.S_IMODE(found.stat().st_mode) == 0o700
-
-
-def test_where_the_folder_lies(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("HOME", "XDG_CACHE_HOME", "TENSORGRAPH_CACHE"):
-        monkeypatch.setenv(name, "")
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert native._cache_folder() == Path("/home/someone/.cache/tensorgraph")
-    monkeypatch.setenv("XDG_CACHE_HOME", "kept")
-    assert native._cache_folder() == tmp_path / "kept" / "tensorgraph"
-    monkeypatch.setenv("TENSORGRAPH_CACHE", "~/libraries")
-    assert native._cache_folder() == Path("/home/someone/libraries")
-    monkeypatch.setenv("TENSORGRAPH_CACHE", "libraries")
-    assert native._cache_folder() == tmp_path / "libraries"
-
-
-def test_a_library_that_cannot_be_kept_is_used_all_the_same(cache, compiler_of, monkeypatch):
-    log = compiler_of()
-
-    def full(*where):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(native, "_keep", full)
-    with pytest.warns(RuntimeWarning, match="No space left on device") as said:
-        assert (answer(), answer(), uses(log)) == (42, 42, 2)
-    assert len(said) == 1
-
-
-@pytest.mark.parametrize("part", ["source", "flags", "size", "time", "processor"])
-def test_libraries_of_other_sources_compilers_and_processors_have_other_names(tmp_path, monkeypatch, part):
-    compiler = tmp_path / "cc"
-    compiler.write_text("one")
-    os.utime(compiler, (1e9, 1e9))
-    source, command = b"one", [str(compiler), "-O3"]
-    before = native._digest(source, command)
-    assert native._digest(source, command) == before
-    if part == "source":
-        source = b"two"
-    elif part == "flags":
-        command.append("-g")
-    elif part == "size":
-        compiler.write_text("three")
-        os.utime(compiler, (1e9, 1e9))
-    elif part == "time":
-        os.utime(compiler, (1e9, 2e9))
-    else:
-        monkeypatch.setattr(native, "_processor", lambda: "another")
-    assert native._digest(source, command) != before
-
-
-PROCESSORS = {
-    "x86_64": ("processor: 0\nmodel name: A\ncpu MHz: 2793\ncore id: 0\napicid: 0\nbogomips: 5\nflags: sse avx", "avx"),
-    "ppc64le": ("processor: 0\ncpu: POWER9, altivec\nclock: 3800.000000MHz\nrevision: 2.2", "POWER9"),
-    "riscv64": ("processor: 0\nhart: 1\nisa: rv64imafdcv\nmmu: sv39\nuarch: u74", "rv64imafdcv"),
-    "aarch64": ("processor: 0\nBogoMIPS: 50.00\nFeatures: fp asimd sve\nCPU part: 0xd40", "sve"),
-}
-
-
-@pytest.mark.parametrize("machine", PROCESSORS)
-def test_processors_of_all_kinds_are_told_apart(machine):
-    text, feature = PROCESSORS[machine]
-    found = native._described(text + "\n\nprocessor: 1\nmodel name: B\n")
-    assert feature in found
-    assert "B" not in found.replace("BogoMIPS", "B").replace(feature, "")
-    assert native._described(text.replace(feature, "less")) != found
-    for old, new in (("2793", "1200"), ("apicid: 0", "apicid: 7"), ("50.00", "60.00"), ("hart: 1", "hart: 2"),
-                     ("bogomips: 5", "bogomips: 6"), ("3800", "2000"), ("processor: 0", "processor: 3")):  # fmt: skip
-        assert native._described(text.replace(old, new)) == found
-
-
-def test_processors_of_macs_are_told_apart(tmp_path, monkeypatch):
-    """By a sysctl that, as there, does not know all names."""
-    tool = tmp_path / "sysctl"
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(platform, "system", lambda: "Darwin")
-    found = []
-    for brand in ("Apple M1", "Apple M4"):
-        tool.write_text(f'#!/bin/sh\ntest "$1 $2" = "-n machdep.cpu.brand_string" && echo "{brand}"\nexit 1\n')
-        tool.chmod(0o755)
-        found.append(native._processor.__wrapped__())
-        assert brand in found[-1]
-    assert found[0] != found[1]
-
-
 def test_without_openmp_or_native_code_less_will_do(tmp_path):
     """A compiler that knows neither flag: asked once, and not again by the next process."""
     compiler, log = counting_compiler(tmp_path, 'case "$*" in *=native*|*-fopenmp*) echo "what?" >&2; exit 1;; esac')
@@ -390,55 +145,6 @@ def test_without_openmp_or_native_code_less_will_do(tmp_path):
         done = call(CC=compiler, TENSORGRAPH_CACHE=str(tmp_path / "cache"))
         assert (done.stdout, done.stderr) == ("native\n", "")
         assert uses(log) == 5
-
-
-UNLOADABLE = """
-case "$*" in *-fopenmp*) while [ $# -gt 0 ]; do test "$1" = -o && echo "no library" > "$2"; shift; done; exit 0;; esac
-"""
-
-
-def test_libraries_that_do_not_load_are_built_with_other_flags(cache, compiler_of):
-    """As by a compiler that takes -fopenmp, without the library that this needs."""
-    log = compiler_of(UNLOADABLE)
-    assert (answer(), uses(log)) == (42, 3)
-    assert "-march=native" in log.read_text().splitlines()[-1]
-    assert (answer(), uses(log)) == (42, 3)
-
-
-def test_a_compiler_that_hangs_is_asked_once(cache, compiler_of, monkeypatch):
-    log = compiler_of("exec sleep 60")
-    monkeypatch.setattr(native, "COMPILE_SECONDS", 0.5)
-    with pytest.raises(native.Unavailable, match=r"more than 0\.5 s"):
-        answer()
-    assert uses(log) == 1
-
-
-def test_a_compiler_goes_by_its_name(cache, tmp_path, monkeypatch):
-    """As ccache and distcc do, that stand in for others by links."""
-    real = shutil.which(os.environ.get("CC", "cc"))
-    one = tmp_path / "one-for-all"
-    one.write_text(f'#!/bin/sh\ntest "$(basename "$0")" = cc || exit 1\nexec {real} "$@"\n')
-    one.chmod(0o755)
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "cc").symlink_to(one)
-    monkeypatch.setenv("CC", str(tmp_path / "bin" / "cc"))
-    assert answer() == 42
-
-
-def test_a_relative_compiler_has_one_name_everywhere(cache, compiler_of, tmp_path, monkeypatch):
-    log = compiler_of()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CC", "./counting-cc")
-    assert native._compiler() == (str(tmp_path / "counting-cc"),)
-    assert (answer(), uses(log)) == (42, 1)
-
-
-def test_an_empty_compiler_is_none(monkeypatch):
-    monkeypatch.delenv("CC", raising=False)
-    default = native._compiler()
-    for empty in ("", " ", "\t"):
-        monkeypatch.setenv("CC", empty)
-        assert native._compiler() == default
 
 
 def test_processes_that_start_together_compile_once(tmp_path):
@@ -450,33 +156,6 @@ def test_processes_that_start_together_compile_once(tmp_path):
     assert [process.communicate(timeout=120)[0] for process in processes] == [b"native\n"] * 3
     assert uses(log) == 1
     assert not list((tmp_path / "cache").glob("*.lock"))
-
-
-def test_nobody_waits_for_a_lock_for_ever(cache, compiler_of, monkeypatch):
-    fcntl = pytest.importorskip("fcntl")
-    log = compiler_of()
-    waited = []
-    monkeypatch.setattr(native, "COMPILE_SECONDS", 2)
-    monkeypatch.setattr(native.time, "sleep", waited.append)
-    commands = [(*native._compiler(), *native.FLAGS, *flags) for flags in native.MACHINE_FLAGS]
-    lock = cache / f"hiphop4-answer-{native._digest(ANSWER, commands[0])}.lock"
-    with lock.open("wb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        assert (answer(), uses(log)) == (42, 1)
-    assert waited
-    assert lock.exists(), "it is somebody else's"
-
-
-def test_what_is_said_is_said_once_and_names_the_error(cache, compiler_of):
-    """Of several programs; what the compiler says may differ each time."""
-    log = compiler_of('echo "$$: warning: hm" >&2; echo "$$: fatal error: bad" >&2; exit 1')
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        for name in ("forward", "backward"):
-            assert native._function.__wrapped__("program_cpu.c", name, torch.float64) is None
-    assert uses(log) == 10
-    (only,) = said
-    assert "fatal error: bad); plain PyTorch runs instead" in str(only.message)
 
 
 REMOVED = """

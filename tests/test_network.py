@@ -7,10 +7,10 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
-from helpers import WITH_NETWORK, architecture, batch_of, molecule, package, small_model
 
 from bench.published import Published
 from tensorgraph.runtime import neighbours
+from tests.helpers import WITH_NETWORK, architecture, batch_of, molecule, package, small_model
 
 ORDERS = {"hiphop5": 4, "hiphop4": 3, "hipnn": None}  # vertices of the published set
 

@@ -12,20 +12,13 @@ from torch._dynamo.decorators import mark_unbacked
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.autograd import forward_ad
 
+from tests.helpers import devices, needs_gpu, quiet
+
 ROOT = Path(__file__).parents[1]
 NAMES = ("hiphop5", "flexible5", "hipnn")
 ATOMS = (5, 3, 1, 0, 2, 9)
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
-    ),
-]
-# PyTorch's own compiler still uses what PyTorch has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+pytestmark = [quiet, pytest.mark.usefixtures("fresh_compiler")]
 packages = pytest.mark.parametrize("name", NAMES)
-devices = pytest.mark.parametrize("device", DEVICES)
 
 
 def load(name: str):
@@ -41,13 +34,6 @@ def features_of(name: str, atoms: int, device: str = "cpu") -> Tensor:
 def slope(function, features: Tensor, keep: bool = False) -> Tensor:
     """The gradient of a non-linear function of the invariants."""
     return torch.autograd.grad(function(features).sin().sum(), features, create_graph=keep)[0]
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 @devices
@@ -96,7 +82,7 @@ def test_a_gradient_inside_compiles_and_is_differentiated(name, device):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_gpu
 @packages
 def test_operators_differentiate_on_the_gpu(name):
     features = features_of(name, 3, "cuda")
@@ -205,3 +191,19 @@ def test_registrations_are_sound(name, device):
         (operators.double_backward, (features, cotangent, second)),
     ):
         torch.library.opcheck(operator, inputs)
+
+
+def test_without_triton_plain_pytorch_is_told_of_once(monkeypatch):
+    """One warning for all operators."""
+    operators, plain = (importlib.import_module(f"generated.hiphop4.{name}") for name in ("operators", "pairs_torch"))
+    monkeypatch.setitem(sys.modules, "triton", None)
+    caches = (operators.gpu_module, operators._has_triton)
+    for cache in caches:
+        cache.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="no Triton kernels") as told:
+            found = [operators.gpu_module(name, plain) for name in ("pairs_triton", "program_triton")]
+        assert (found, len(told)) == ([plain] * 2, 1)
+    finally:
+        for cache in caches:
+            cache.cache_clear()

@@ -4,6 +4,7 @@ import importlib
 import itertools
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +13,21 @@ import torch
 from torch import Tensor
 
 from generated import hiphop4
+from tests.helpers import (
+    TOLERANCE,
+    assert_close,
+    backends,
+    chosen_backend,
+    double,
+    quiet,
+    values_and_derivatives,
+    with_threads,
+)
 
 ROOT = Path(__file__).parents[1]
 pairs = importlib.import_module(f"{hiphop4.__name__}.pairs")
 grouping = importlib.import_module(f"{hiphop4.__name__}.grouping")
 CHANNELS = (0, 1, 7, 31, 127, 128, 129)
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
 COLUMNS = ((16, 20), (1, 5), (4, 1), (9, 17))
 """Components and functions."""
 SYSTEMS = {
@@ -30,9 +40,6 @@ SYSTEMS = {
     "atoms without neighbours": (40, 60, "clustered"),
     "a thousand neighbours of one atom": (12, 2200, "hub"),
 }
-backends = pytest.mark.parametrize("backend", ["native", "pytorch"])
-# PyTorch's own compiler still uses what PyTorch has deprecated.
-quiet = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 
 class Case(NamedTuple):
@@ -74,53 +81,8 @@ def ours(given: Case, tensors: Tensor, sensitivities: Tensor, weighted: Tensor) 
     return pairs.environment(groups.sort(tensors), groups.sort(sensitivities), weighted, groups.index)
 
 
-def results(function, given: Case, order: int, seed: int = 0) -> list[Tensor]:
-    """Values and derivatives up to an order, each with respect to the three inputs; cotangents are random."""
-    generator = torch.Generator().manual_seed(seed)
-    inputs = [tensor.detach().clone().requires_grad_() for tensor in given[1:4]]
-    found = [function(given, *inputs)]
-    # What the cotangent of the values is made of depends on the inputs too: all mixed derivatives count.
-    slope = (found[0] * given.grad.to(inputs[0].dtype)).sum() + found[0].square().sum() / 20
-    for level in range(order):
-        grads = torch.autograd.grad(slope, inputs, create_graph=level + 1 < order, materialize_grads=True)
-        found += grads
-        weights = [torch.randn(grad.shape, generator=generator, dtype=torch.float64).to(grad.dtype) for grad in grads]
-        slope = sum((grad * weight).sum() for grad, weight in zip(grads, weights, strict=True))
-    return [value.detach() for value in found]
-
-
-def double(given: Case) -> Case:
-    return Case(given.ends, *(tensor.double() for tensor in given[1:]))
-
-
-def assert_close(found: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
-    """Within the tolerance of the largest number of each result."""
-    for level, (a, b) in enumerate(zip(found, expected, strict=True)):
-        assert a.shape == b.shape
-        scale = float(b.abs().max()) if b.numel() else 0.0
-        assert not a.numel() or float((a.double() - b).abs().max()) <= tolerance * scale, f"result {level}"
-
-
-def chosen_backend(monkeypatch, native, names: set[str]):
-    """Chooses what runs the programs of these names, and makes sure in the end that it ran all of them.
-
-    Also that it was asked: operators are shared, and those of an equal package would not know of the choice.
-    """
-    ran: dict[str, set[bool]] = {}
-    run, chosen = native.run, []
-
-    def choose(backend: str) -> None:
-        def recorded(source, name, *arguments, **macros) -> bool:
-            done = backend == "native" and run(source, name, *arguments, **macros)
-            ran.setdefault(name, set()).add(done)
-            return done
-
-        chosen.append(backend)
-        monkeypatch.setattr(native, "run", recorded)
-
-    yield choose
-    for backend in chosen:
-        assert {name: ran.get(name) for name in names} == {name: {backend == "native"} for name in names}
+def results(function, given: Case, order: int) -> list[Tensor]:
+    return values_and_derivatives(partial(function, given), given[1:4], order, given.grad)
 
 
 @pytest.fixture
@@ -288,13 +250,7 @@ def test_any_order_of_pairs_gives_equal_numbers():
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_number_of_threads_changes_no_bit(dtype):
     given = case("a thousand neighbours of one atom", 129, dtype=dtype)
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3, 5):
-            torch.set_num_threads(threads)
-            found.append(results(ours, given, 2))
-    finally:
-        torch.set_num_threads(before)
+    found = with_threads((1, 2, 3, 5), lambda: results(ours, given, 2))
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
@@ -392,10 +348,10 @@ def test_registrations_are_sound():
 
 
 @quiet
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("dynamic", [None, True])
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_into_one_graph(backend, dynamic):
-    torch._dynamo.reset()
     compiled = torch.compile(pairs.environment, fullgraph=True, backend=backend, dynamic=dynamic)
     for name in ("few neighbours", "five pairs", "one atom", "no pairs"):
         given, found = case(name, 9), []
@@ -404,7 +360,6 @@ def test_compiled_into_one_graph(backend, dynamic):
             values = function(*inputs, given.groups.index)
             found.append([values, *torch.autograd.grad(values.square().sum(), inputs)])
         torch.testing.assert_close(*found, rtol=0, atol=0)
-    torch._dynamo.reset()
 
 
 class Exported(torch.nn.Module):
@@ -430,44 +385,13 @@ for name in ("few neighbours", "one atom", "no pairs", "one pair", "no atoms", "
 
 
 @quiet
+@pytest.mark.usefixtures("fresh_compiler")
 def test_exported_and_reloaded_in_another_process(tmp_path):
     """With any number of atoms and pairs, none and one too; derivatives are those of the operators, to the bit."""
     given, some = case("few neighbours"), {0: torch.export.Dim.DYNAMIC}
     index = tuple(given.groups.index)
     shapes = (some, some, some, tuple(some for _ in index))
-    torch._dynamo.reset()
     exported = torch.export.export(Exported(), (*given[1:4], index), dynamic_shapes=shapes)
     torch.export.save(exported, tmp_path / "environment.pt2")
     command = [sys.executable, "-c", RELOADED, str(tmp_path / "environment.pt2")]
     subprocess.run(command, check=True, cwd=ROOT, timeout=120)
-
-
-def test_sums_over_groups():
-    """Sorted or not, with empty groups, differentiated three times."""
-    generator = torch.Generator().manual_seed(0)
-    for n_groups, n_rows in itertools.product((1, 2, 7), (0, 1, 30)):
-        groups = torch.randint(0, n_groups, (n_rows,), generator=generator)
-        for keys in (groups, groups.sort().values):
-            rows = torch.randn(n_rows, 3, dtype=torch.float64, generator=generator, requires_grad=True)
-            expected = torch.zeros(n_groups, 3, dtype=torch.float64).index_add(0, keys, rows)
-            torch.testing.assert_close(grouping.group_sum(rows, keys, n_groups), expected)
-            assert torch.autograd.gradcheck(lambda r, k=keys, n=n_groups: grouping.group_sum(r, k, n), (rows,))
-            assert torch.autograd.gradgradcheck(
-                lambda r, k=keys, n=n_groups: grouping.group_sum(r, k, n).sin(), (rows,)
-            )
-
-
-def test_without_triton_plain_pytorch_is_told_of_once(monkeypatch):
-    """One warning for all operators, and what plain PyTorch lacks is made of what it has."""
-    operators = importlib.import_module(f"{hiphop4.__name__}.operators")
-    monkeypatch.setitem(sys.modules, "triton", None)
-    caches = (operators.gpu_module, operators._has_triton)
-    for cache in caches:
-        cache.cache_clear()
-    try:
-        with pytest.warns(UserWarning, match="no Triton kernels") as told:
-            found = [operators.gpu_module(name, pairs.pairs_torch) for name in ("pairs_triton", "program_triton")]
-        assert (found, len(told)) == ([pairs.pairs_torch] * 2, 1)
-    finally:
-        for cache in caches:
-            cache.cache_clear()

@@ -1,8 +1,9 @@
-"""The pair kernels in Triton: interpreted on a CPU against plain PyTorch, and on a GPU through the operators."""
+"""The kernels over pairs in Triton: interpreted on a CPU against plain PyTorch, and on a GPU through the operators."""
 
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -12,12 +13,16 @@ import torch
 from torch import Tensor
 
 from generated import hiphop4
+from tests import helpers
+from tests.helpers import gpu
 
 pytest.importorskip("triton", reason="triton is not installed on this platform")
-pairs, grouping, plain, kernels = (
-    importlib.import_module(f"{hiphop4.__name__}.{name}")
-    for name in ("pairs", "grouping", "pairs_torch", "pairs_triton")
+PACKAGE = hiphop4.__name__
+KERNELS = ("pairs_triton", "moments_triton")
+pairs, grouping, plain, *kernels = (
+    importlib.import_module(f"{PACKAGE}.{name}") for name in ("pairs", "grouping", "pairs_torch", *KERNELS)
 )
+environment_kernels, moments_kernels = kernels
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6}
 N_KINDS = 3
@@ -30,7 +35,6 @@ SYSTEMS = {
 }
 """Numbers of targets, sources and pairs."""
 dtypes = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
 class Case(NamedTuple):
@@ -75,14 +79,13 @@ def case(n_targets: int, n_sources: int, n_pairs: int, columns=(4, 5), channels:
 
 
 def environments(module: ModuleType, given: Case) -> list[Tensor]:
-    """Values, gradients and second-order gradients: of the module's functions, the last by two of them where it has
-    none of its own."""
+    """Values, gradients and second-order gradients."""
     first, index = given[:4], given.index
-    found = [module.environment(*first[:3], index), *module.environment_backward(*first, index)]
-    if module is plain:
-        functions = (plain.environment, plain.environment_backward)
-        return [*found, *pairs._first_order_change(*functions, *given[:7], index)]
-    return [*found, *module.environment_double_backward(*given[:7], index)]
+    return [
+        module.environment(*first[:3], index),
+        *module.environment_backward(*first, index),
+        *module.environment_double_backward(*given[:7], index),
+    ]
 
 
 def moments(module: ModuleType, given: Case) -> list[Tensor]:
@@ -113,18 +116,17 @@ def expected_moments(given: Case) -> list[Tensor]:
 
 
 def assert_close(found: list[Tensor], expected: list[Tensor], dtype: torch.dtype) -> None:
-    """Within the tolerance of the largest number of each result."""
-    for number, (a, b) in enumerate(zip(found, expected, strict=True)):
-        assert (a.shape, a.dtype) == (b.shape, dtype)
-        scale = float(b.abs().max()) if b.numel() else 0.0
-        assert not a.numel() or float((a.double() - b).abs().max()) <= TOLERANCE[dtype] * scale, f"result {number}"
+    """Results of this type, within its tolerance of the largest number of each."""
+    assert {result.dtype for result in found} == {dtype}
+    helpers.assert_close(found, expected, TOLERANCE[dtype])
 
 
-def assert_as_plain(module: ModuleType, given: Case) -> None:
+def assert_as_plain(modules: Sequence[ModuleType], given: Case) -> None:
+    """Of kernels of the environment, and of moments."""
     dtype = given.tensors.dtype
     exact = given.to(DEVICE, torch.float64)
-    assert_close(environments(module, given), environments(plain, exact), dtype)
-    assert_close(moments(module, given), expected_moments(exact), dtype)
+    assert_close(environments(modules[0], given), environments(plain, exact), dtype)
+    assert_close(moments(modules[1], given), expected_moments(exact), dtype)
 
 
 @dtypes
@@ -146,7 +148,7 @@ def test_components_and_functions_of_all_numbers(columns):
 
 def test_a_thousand_neighbours():
     given = case(2, 3, 1000, (2, 3), 2)
-    found, expected = (module.environment(*given[:3], given.index) for module in (kernels, plain))
+    found, expected = (module.environment(*given[:3], given.index) for module in (environment_kernels, plain))
     assert_close([found], [expected], torch.float64)
 
 
@@ -171,13 +173,13 @@ def test_an_atom_feels_no_bit_of_others():
     kept = (index.target == 1).nonzero().squeeze(1)
     alone = index_of(index.target[kept].cpu(), index.source[kept].cpu(), 3, 4)
     alone = grouping.PairIndex(*(rows.to(DEVICE) for rows in alone))
-    found = kernels.environment(given.tensors[kept], given.sensitivities[kept], given.weighted, alone)
-    assert torch.equal(found[1], kernels.environment(*given[:3], index)[1])
+    found = environment_kernels.environment(given.tensors[kept], given.sensitivities[kept], given.weighted, alone)
+    assert torch.equal(found[1], environment_kernels.environment(*given[:3], index)[1])
     assert not found[0].any()
-    of_pairs = kernels.environment_backward(
+    of_pairs = environment_kernels.environment_backward(
         given.tensors[kept], given.sensitivities[kept], *given[2:4], alone
     )[:2]  # fmt: skip
-    every = kernels.environment_backward(*given[:4], index)[:2]
+    every = environment_kernels.environment_backward(*given[:4], index)[:2]
     assert all(torch.equal(a, b[kept]) for a, b in zip(of_pairs, every, strict=True))
 
 
@@ -191,36 +193,38 @@ def test_order_of_pairs_changes_no_bit():
     for order in (torch.arange(30), torch.argsort(torch.randperm(4, generator=random)[ends[0]], stable=True)):
         groups = grouping.PairGroups.of(ends[:, order].to(DEVICE), 4)
         own = groups.sort(rows[order].to(DEVICE))
-        found.append(kernels.environment(own[:, :4], own[:, 4:], weighted, groups.index))
+        found.append(environment_kernels.environment(own[:, :4], own[:, 4:], weighted, groups.index))
     assert torch.equal(*found)
 
 
 MUTATIONS = {
-    "totals[k] + factor": "totals[k] - factor",
-    "tile + tl.sum(products": "tile - tl.sum(products",
-    "head += ": "head -= ",
-    "tail += ": "tail -= ",
-    "return total + tensor": "return total - tensor",
-    "of_sensitivities += ": "of_sensitivities -= ",
-    "_expand(by_source, y, q, s, z)": "_expand(by_source, y, q)",
-    "_dots(by_target, changed, g)": "_dots(by_target, messages, g)",
-    "while start < last:": "while start + 1 < last:",
+    ("pairs_triton", "totals[k] + factor"): "totals[k] - factor",
+    ("pairs_triton", "tile + tl.sum(products"): "tile - tl.sum(products",
+    ("pairs_triton", "head += "): "head -= ",
+    ("pairs_triton", "tail += "): "tail -= ",
+    ("pairs_triton", "_expand(by_source, y, q, s, z)"): "_expand(by_source, y, q)",
+    ("pairs_triton", "_dots(by_target, changed, g)"): "_dots(by_target, messages, g)",
+    ("pairs_triton", "while start < last:"): "while start + 1 < last:",
+    ("moments_triton", "return total + tensor"): "return total - tensor",
+    ("moments_triton", "of_sensitivities += "): "of_sensitivities -= ",
+    ("moments_triton", "while start < last:"): "while start + 1 < last:",
 }
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS)
-def test_a_wrong_line_is_found(mutation, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "line"), MUTATIONS)
+def test_a_wrong_line_is_found(name, line, tmp_path, monkeypatch):
     """The comparison can fail: one change of the kernels at a time."""
-    text = Path(kernels.__file__).read_text(encoding="utf-8")
-    assert mutation in text
+    which = KERNELS.index(name)
+    text = Path(kernels[which].__file__).read_text(encoding="utf-8")
+    assert line in text
     file = tmp_path / "mutant.py"
-    file.write_text(text.replace(mutation, MUTATIONS[mutation]), encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("mutant", file)
+    file.write_text(text.replace(line, MUTATIONS[name, line]), encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(f"{PACKAGE}.mutant", file)  # of the package, whose modules it imports
     mutant = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "mutant", mutant)
+    monkeypatch.setitem(sys.modules, spec.name, mutant)
     spec.loader.exec_module(mutant)
     with pytest.raises(AssertionError):
-        assert_as_plain(mutant, case(2, 3, 5))
+        assert_as_plain([*kernels[:which], mutant, *kernels[which + 1 :]], case(2, 3, 5))
 
 
 def operands(given: Case) -> list[Tensor]:

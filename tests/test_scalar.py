@@ -1,6 +1,5 @@
 """The scalar IR: simplification, exact derivatives, scheduling, and operation counts."""
 
-import math
 from dataclasses import replace
 from fractions import Fraction
 
@@ -18,7 +17,6 @@ from tensorgraph.scalar import (
     Instruction,
     Linear,
     Opcode,
-    Store,
     StraightLine,
     evaluate,
     lower_invariants,
@@ -27,33 +25,11 @@ from tensorgraph.scalar import (
     vector_jacobian_product,
 )
 from tensorgraph.scalar.assembly import assembled
-from tensorgraph.scalar.ir import LEAST_EXPONENT, ZERO, Input, One, Product, ScalarProgram, Sum
+from tensorgraph.scalar.ir import ZERO, Input, One, Product, ScalarProgram, Sum
 from tensorgraph.scalar.selection import selected, steps
+from tests.helpers import execute
 
 CASES = [("hiphop", 5, 3), ("flexible", 5, 3), ("connected", 4, 4), ("hiphop", 3, 0)]
-
-
-def execute(line: StraightLine, arrays: dict[str, list[Fraction]]) -> dict[str, list[Fraction]]:
-    """An interpreter of instructions, apart from the emitters."""
-    values: dict[int, Fraction] = {}
-    results = {array.name: [Fraction(0)] * array.size for array in line.outputs}
-    for item in line.body:
-        if isinstance(item, Store):
-            results[item.array][item.index] = Fraction(0) if item.target is None else values[item.target]
-            continue
-        a, b, c = (*[values[operand] for operand in item.operands], 0, 0, 0)[:3]
-        values[item.target] = {
-            Opcode.LOAD: lambda i=item: arrays[i.source.array][i.source.index],
-            Opcode.CONSTANT: lambda i=item: i.constant,
-            Opcode.MULTIPLY: lambda a=a, b=b: a * b,
-            Opcode.SCALE: lambda a=a, i=item: i.constant * a,
-            Opcode.ADD: lambda a=a, b=b: a + b,
-            Opcode.SUBTRACT: lambda a=a, b=b: a - b,
-            Opcode.MULTIPLY_ADD: lambda a=a, b=b, c=c: a + b * c,
-            Opcode.MULTIPLY_SUBTRACT: lambda a=a, b=b, c=c: a - b * c,
-            Opcode.EXPONENTIAL: lambda a=a: math.exp(a) if a >= LEAST_EXPONENT else 0.0,
-        }[item.opcode]()
-    return results
 
 
 def fractions(size: int, seed: int) -> list[Fraction]:

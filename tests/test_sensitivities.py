@@ -8,20 +8,10 @@ import torch
 from torch import Tensor
 
 from generated import hiphop5
-from tests.test_pairs import assert_close, quiet
+from tests.helpers import TOLERANCE, assert_close, devices, quiet
+from tests.helpers import values_and_derivatives as results
 
 module, native = (importlib.import_module(f"{hiphop5.__name__}.{name}") for name in ("sensitivities", "native"))
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
-devices = pytest.mark.parametrize(
-    "device",
-    [
-        "cpu",
-        pytest.param(
-            "cuda",
-            marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
-        ),
-    ],
-)
 
 
 def arguments(n_pairs: int, n_functions: int = 20, dtype: torch.dtype = torch.float64, device: str = "cpu"):
@@ -35,21 +25,6 @@ def arguments(n_pairs: int, n_functions: int = 20, dtype: torch.dtype = torch.fl
 def reference(radial: Tensor, mu: Tensor, sigma: Tensor) -> Tensor:
     inverse_distance, cutoff = radial.split(1, dim=1)
     return torch.exp(-0.5 * (sigma * (inverse_distance - 1 / mu)).square()) * cutoff
-
-
-def results(function, inputs: list[Tensor], order: int) -> list[Tensor]:
-    """Values and derivatives up to an order; cotangents are random, the first one depends on the inputs."""
-    generator = torch.Generator().manual_seed(0)
-    inputs = [tensor.detach().clone().requires_grad_() for tensor in inputs]
-    found = [function(*inputs)]
-    weight = torch.randn(found[0].shape, generator=generator, dtype=torch.float64).to(found[0])
-    slope = (found[0] * weight).sum() + found[0].square().sum()
-    for level in range(order):
-        grads = torch.autograd.grad(slope, inputs, create_graph=level + 1 < order, materialize_grads=True)
-        found += grads
-        weights = [torch.randn(g.shape, generator=generator, dtype=torch.float64).to(g) for g in grads]
-        slope = sum((grad * w).sum() for grad, w in zip(grads, weights, strict=True))
-    return [value.detach().cpu() for value in found]
 
 
 @devices

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import batch_of, molecule, package, small_model
 
 from tensorgraph.runtime.batch import Batch
+from tests import helpers
+from tests.helpers import batch_of, gpu, molecule, package, small_model
 
 NAMES = ("hiphop5", "hipnn")
-gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
-# PyTorch's own compiler still uses what PyTorch has deprecated.
-quiet = pytest.mark.filterwarnings(
-    "ignore:.*torch.jit:DeprecationWarning", "ignore:.*should not be instantiated:DeprecationWarning"
-)
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
+# What traces derivatives uses more of what is deprecated.
+quiet = pytest.mark.filterwarnings(*helpers.quiet.args, "ignore:.*should not be instantiated:DeprecationWarning")
 
 
 def model_of(name: str, device: str = "cpu") -> torch.nn.Module:
@@ -29,13 +28,6 @@ def batch(name: str, *sizes: int, shuffled: bool = False, device: str = "cpu") -
         order = torch.randperm(len(order), generator=torch.Generator().manual_seed(0))
     moved = (made.numbers, made.pairs[:, order], made.displacements[order], made.structure)
     return Batch(*(tensor.to(device) for tensor in moved), made.n_structures)
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 @quiet

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from helpers import WITH_NETWORK, batch_of, crystal, molecule, package, small_model
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+
+from tests.helpers import WITH_NETWORK, batch_of, crystal, molecule, package, small_model
 
 seeds = st.integers(0, 2**16)
 sizes = st.integers(1, 7)

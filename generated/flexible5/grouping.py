@@ -142,3 +142,25 @@ class PairGroups:
         if self.order is None:
             return pair_values
         return _Reorder.apply(pair_values, self.order, self.inverse)
+
+
+class Padding:
+    """Rows, one per pair, to and from one matrix of `width` rows per atom, as many as any atom has pairs."""
+
+    def __init__(self, atom_of_row: Tensor, starts: Tensor, order: Tensor | None) -> None:
+        n_rows, self.atoms = atom_of_row.shape[0], starts.shape[0] - 1
+        self.width = int(starts.diff().max()) if self.atoms else 0
+        position = torch.arange(n_rows, device=starts.device)
+        rank = position if order is None else torch.empty_like(position).scatter_(0, order, position)
+        self.slot_of_row = rank + atom_of_row * self.width - starts[atom_of_row]
+        self.row_of_slot = torch.full((self.atoms * self.width,), n_rows, device=starts.device)
+        self.row_of_slot[self.slot_of_row] = position
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """[n_pairs, n] -> [n_atoms, width, n]; an empty slot takes the row of zeros that is put last."""
+        extended = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
+        return extended.index_select(0, self.row_of_slot).view(self.atoms, self.width, rows.shape[1])
+
+    def back(self, padded: Tensor) -> Tensor:
+        """[n_atoms, width, n] -> [n_pairs, n]."""
+        return padded.flatten(0, 1).index_select(0, self.slot_of_row)

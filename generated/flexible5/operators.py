@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,6 +49,22 @@ def operator(name: str, implementation: Callable, fake: Callable, vjp: Callable,
 def gpu_module(name: str, plain: ModuleType) -> ModuleType:
     """The package's module of Triton kernels of this name, or the plain PyTorch one where triton is missing."""
     return importlib.import_module(f".{name}", __package__) if _has_triton() else plain
+
+
+def dispatch(name: str, kernels: str, plain: ModuleType, arguments: tuple, compiled: Callable[[], Any]):
+    """A function of these arguments: Triton's on a CUDA device, else the C program's, else the one in plain PyTorch.
+
+    Args:
+        name: of the function in both modules, that of Triton kernels and the plain one.
+        kernels: the name of the module of Triton kernels.
+        plain: the module in plain PyTorch.
+        arguments: what the function takes, a tensor first.
+        compiled: what the C program gives; None where there is none.
+    """
+    if arguments[0].is_cuda:
+        return getattr(gpu_module(kernels, plain), name)(*arguments)
+    found = compiled() if arguments[0].is_cpu else None
+    return getattr(plain, name)(*arguments) if found is None else found
 
 
 @functools.cache

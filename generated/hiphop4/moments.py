@@ -16,9 +16,11 @@ stands in where there is no triton or no C compiler.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
-from . import native, pairs_torch
+from . import moments_torch, native
 from .grouping import PairIndex
 from .operators import (
     alike,
@@ -28,11 +30,20 @@ from .operators import (
     check_transforms,
     check_types,
     derivatives,
-    gpu_module,
+    dispatch,
     operator,
 )
 
-CODE = ("moments_cpu.c", "pairs_torch.py", "pairs_triton.py", "grouping.py", "native.py", "operators.py", "moments.py")
+CODE = (
+    "moments_cpu.c",
+    "moments_torch.py",
+    "moments_triton.py",
+    "grouping.py",
+    "launching.py",
+    "native.py",
+    "operators.py",
+    "moments.py",
+)
 
 
 def moments(tensors: Tensor, sensitivities: Tensor, kinds: Tensor, n_kinds: int, index: PairIndex) -> Tensor:
@@ -72,44 +83,34 @@ def _checked(name: str, tensors: tuple[Tensor, ...], n_kinds: int, index: tuple[
     return target, starts, kinds.index_select(0, source)
 
 
-def _run(
-    name: str, outputs: tuple[Tensor, ...], tensors: tuple[Tensor, ...], n_kinds: int, pairs: tuple[Tensor, ...]
-) -> bool:
-    """Runs a C program into the outputs; False where there is none."""
-    if not tensors[0].is_cpu:
-        return False
-    (n_pairs, components), functions = tensors[0].shape, tensors[1].shape[1]
-    inputs = [tensor.contiguous() for tensor in (*tensors, *pairs)]
-    macros = {"COMPONENTS": components, "FUNCTIONS": functions}
-    return native.run(
-        "moments_cpu.c", name, (len(pairs[1]) - 1, n_kinds), n_pairs * functions, (*inputs, *outputs), **macros
-    )
+def _run(name: str, fake: Callable, given: tuple[Tensor | int, ...], n_kinds: int, index: tuple[Tensor, ...]):
+    """Of tensors, and the number of kinds where the function takes it."""
+    tensors = tuple(value for value in given if isinstance(value, Tensor))
+    pairs = _checked(name, tensors, n_kinds, index)
+
+    def compiled():
+        """What the C program makes of results without values; None where there is none."""
+        (n_pairs, components), functions = tensors[0].shape, tensors[1].shape[1]
+        inputs = [tensor.contiguous() for tensor in (*tensors, *pairs)]
+        sizes, macros = (len(pairs[1]) - 1, n_kinds), {"COMPONENTS": components, "FUNCTIONS": functions}
+        outputs = fake(*given, *index)
+        return native.results("moments_cpu.c", name, sizes, n_pairs * functions, inputs, outputs, **macros)
+
+    return dispatch(name, "moments_triton", moments_torch, (*given, *pairs), compiled)
 
 
 def _moments(
     tensors: Tensor, sensitivities: Tensor, n_kinds: int, target: Tensor, source: Tensor, starts: Tensor, kinds: Tensor
 ) -> Tensor:
-    given = (tensors, sensitivities)
-    pairs = _checked("moments", given, n_kinds, (target, source, starts, kinds))
-    if tensors.is_cuda:
-        return gpu_module("pairs_triton", pairs_torch).moments(*given, n_kinds, *pairs)
-    output = _fake_moments(*given, n_kinds, kinds)
-    if _run("moments", (output,), given, n_kinds, pairs):
-        return output
-    return pairs_torch.moments(*given, n_kinds, *pairs)
+    given = (tensors, sensitivities, n_kinds)
+    return _run("moments", _fake_moments, given, n_kinds, (target, source, starts, kinds))
 
 
 def _moments_backward(
     tensors: Tensor, sensitivities: Tensor, grad: Tensor, target: Tensor, source: Tensor, starts: Tensor, kinds: Tensor
 ) -> tuple[Tensor, Tensor]:
     given = (tensors, sensitivities, grad)
-    pairs = _checked("moments_backward", given, grad.shape[2], (target, source, starts, kinds))
-    if tensors.is_cuda:
-        return gpu_module("pairs_triton", pairs_torch).moments_backward(*given, *pairs)
-    outputs = _fake_moments_backward(*given, *pairs)
-    if _run("moments_backward", outputs, given, grad.shape[2], pairs):
-        return outputs
-    return pairs_torch.moments_backward(*given, *pairs)
+    return _run("moments_backward", _fake_moments_backward, given, grad.shape[2], (target, source, starts, kinds))
 
 
 def _moments_double_backward(
@@ -124,13 +125,8 @@ def _moments_double_backward(
     kinds: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     given = (tensors, sensitivities, grad, tensors_change, sensitivities_change)
-    pairs = _checked("moments_double_backward", given, grad.shape[2], (target, source, starts, kinds))
-    if tensors.is_cuda:
-        return gpu_module("pairs_triton", pairs_torch).moments_double_backward(*given, *pairs)
-    outputs = _fake_moments_double_backward(*given, *pairs)
-    if _run("moments_double_backward", outputs, given, grad.shape[2], pairs):
-        return outputs
-    return pairs_torch.moments_double_backward(*given, *pairs)
+    index = (target, source, starts, kinds)
+    return _run("moments_double_backward", _fake_moments_double_backward, given, grad.shape[2], index)
 
 
 def _fake_moments(tensors, sensitivities, n_kinds, *index):
@@ -162,7 +158,7 @@ def _double_backward_vjp(ctx, *grads):
     """Order three and above: differentiate the double backward as a sum of the operators before it."""
 
     def summed(*saved: Tensor) -> tuple[Tensor, ...]:
-        return pairs_torch.moments_change(_moments_operator, _backward_operator, *saved)
+        return moments_torch.moments_change(_moments_operator, _backward_operator, *saved)
 
     return derivatives(summed, ctx.saved_tensors, ctx.needs_input_grad, grads)
 

@@ -93,10 +93,8 @@ class Programs:
         inputs = [tensor.contiguous() for tensor in tensors]
         outputs = self.fakes[name](*inputs)
         atoms, _, channels = inputs[0].shape
-        arrays = (*inputs, outputs) if isinstance(outputs, Tensor) else (*inputs, *outputs)
-        if native.run(f"{self.stem}_cpu.c", name, (atoms, channels), atoms * channels, arrays):
-            return outputs
-        return _in_blocks(getattr(self.plain, name), *inputs)
+        found = native.results(f"{self.stem}_cpu.c", name, (atoms, channels), atoms * channels, inputs, outputs)
+        return _in_blocks(getattr(self.plain, name), *inputs) if found is None else found
 
     def _check(self, name: str, tensors: tuple[Tensor, ...]) -> None:
         """Kernels believe in shapes: a wrong one would be a wrong address."""

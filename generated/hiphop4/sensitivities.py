@@ -93,7 +93,8 @@ def _run(name: str, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     _check(f"sensitivities, {name},", given)
     if given[0].is_cuda:
         return _printed(getattr(gpu_module("sensitivities_triton", sensitivities_torch), name), given)
-    return _compiled(name, given) or _in_blocks(getattr(sensitivities_torch, name), given)
+    found = _compiled(name, given) if given[0].is_cpu else None
+    return _in_blocks(getattr(sensitivities_torch, name), given) if found is None else found
 
 
 def _printed(function, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

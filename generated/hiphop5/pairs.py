@@ -30,11 +30,20 @@ from .operators import (
     check_transforms,
     check_types,
     derivatives,
-    gpu_module,
+    dispatch,
     operator,
 )
 
-CODE = ("pairs_cpu.c", "pairs_torch.py", "pairs_triton.py", "grouping.py", "native.py", "operators.py", "pairs.py")
+CODE = (
+    "pairs_cpu.c",
+    "pairs_torch.py",
+    "pairs_triton.py",
+    "grouping.py",
+    "launching.py",
+    "native.py",
+    "operators.py",
+    "pairs.py",
+)
 
 # Widest vector register, in bytes: the programs copy what they read often into rows of at most this length.
 VECTOR_BYTES = 64
@@ -73,10 +82,13 @@ def _check(name: str, tensors: tuple[Tensor, ...], index: PairIndex) -> None:
         check_starts(name, starts, n_atoms, n_pairs)
 
 
-def _run(name: str, outputs: tuple[Tensor, ...], tensors: tuple[Tensor, ...], index: PairIndex) -> bool:
-    """Runs a C program into the outputs; False where there is none."""
-    if not tensors[0].is_cpu:
-        return False
+def _run(name: str, fake: Callable, tensors: tuple[Tensor, ...], index: PairIndex):
+    _check(name, tensors, index)
+    return dispatch(name, "pairs_triton", pairs_torch, (*tensors, index), lambda: _compiled(name, fake, tensors, index))
+
+
+def _compiled(name: str, fake: Callable, tensors: tuple[Tensor, ...], index: PairIndex):
+    """What the C program makes of results without values; None where there is none."""
     (n_pairs, components), (n_sources, functions, channels) = tensors[0].shape, tensors[2].shape
     n_targets = len(index.target_starts) - 1
     inputs = [tensor.contiguous() for tensor in (*tensors, *index)]
@@ -84,12 +96,8 @@ def _run(name: str, outputs: tuple[Tensor, ...], tensors: tuple[Tensor, ...], in
     rows = max(n_sources * functions * copies, n_targets * components)
     scratch = torch.empty(rows * VECTOR_BYTES, dtype=torch.uint8)
     sizes, macros = (n_targets, n_sources, channels), {"COMPONENTS": components, "FUNCTIONS": functions}
-    return native.run("pairs_cpu.c", name, sizes, n_pairs * channels, (*inputs, scratch, *outputs), **macros)
-
-
-def _on_gpu(name: str, tensor: Tensor) -> Callable | None:
-    """What runs on a CUDA device, if that is where the tensor is: Triton's kernels, or what plain PyTorch has."""
-    return getattr(gpu_module("pairs_triton", pairs_torch), name, None) if tensor.is_cuda else None
+    outputs = fake(*tensors, *index)
+    return native.results("pairs_cpu.c", name, sizes, n_pairs * channels, (*inputs, scratch), outputs, **macros)
 
 
 def _environment(
@@ -104,11 +112,7 @@ def _environment(
 ) -> Tensor:
     given = (tensors, sensitivities, weighted)
     index = PairIndex(target, source, target_starts, source_starts, by_source)
-    _check("environment", given, index)
-    if kernels := _on_gpu("environment", weighted):
-        return kernels(*given, index)
-    output = _fake_environment(*given, *index)
-    return output if _run("environment", (output,), given, index) else pairs_torch.environment(*given, index)
+    return _run("environment", _fake_environment, given, index)
 
 
 def _environment_backward(
@@ -124,13 +128,7 @@ def _environment_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     given = (tensors, sensitivities, weighted, grad)
     index = PairIndex(target, source, target_starts, source_starts, by_source)
-    _check("environment_backward", given, index)
-    if kernels := _on_gpu("environment_backward", weighted):
-        return kernels(*given, index)
-    outputs = _fake_environment_backward(*given, *index)
-    if _run("environment_backward", outputs, given, index):
-        return outputs
-    return pairs_torch.environment_backward(*given, index)
+    return _run("environment_backward", _fake_environment_backward, given, index)
 
 
 def _environment_double_backward(
@@ -149,14 +147,7 @@ def _environment_double_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     given = (tensors, sensitivities, weighted, grad, tensors_change, sensitivities_change, weighted_change)
     index = PairIndex(target, source, target_starts, source_starts, by_source)
-    _check("environment_double_backward", given, index)
-    if kernels := _on_gpu("environment_double_backward", weighted):
-        return kernels(*given, index)
-    outputs = _fake_environment_double_backward(*given, *index)
-    if _run("environment_double_backward", outputs, given, index):
-        return outputs
-    plain = pairs_torch.environment, pairs_torch.environment_backward
-    return _first_order_change(*plain, *given, index)
+    return _run("environment_double_backward", _fake_environment_double_backward, given, index)
 
 
 def _fake_environment(tensors, sensitivities, weighted, *index):
@@ -189,28 +180,9 @@ def _double_backward_vjp(ctx, *grads):
     """Order three and above: differentiate the double backward as a sum of the operators before it."""
 
     def summed(*saved: Tensor) -> tuple[Tensor, ...]:
-        return _first_order_change(environment, _environment_backward_of, *saved[:7], PairIndex(*saved[7:]))
+        return pairs_torch.environment_change(_environment_operator, _backward_operator, *saved)
 
     return derivatives(summed, ctx.saved_tensors, ctx.needs_input_grad, grads)
-
-
-def _environment_backward_of(tensors, sensitivities, weighted, grad, index):
-    return _backward_operator(tensors, sensitivities, weighted, grad, *index)
-
-
-def _first_order_change(forward, backward, tensors, sensitivities, weighted, grad, *changes_and_index):
-    """The double backward by two functions that are linear in each argument: each in turn takes its change."""
-    *changes, index = changes_and_index
-    given = (tensors, sensitivities, weighted)
-    changed = [(*given[:k], change, *given[k + 1 :]) for k, change in enumerate(changes)]
-    # The gradient with respect to an argument does not depend on it, so not on its change.
-    of_tensors, of_sensitivities, of_weighted = (backward(*arguments, grad, index) for arguments in changed)
-    return (
-        of_sensitivities[0] + of_weighted[0],
-        of_tensors[1] + of_weighted[1],
-        of_tensors[2] + of_sensitivities[2],
-        sum(forward(*arguments, index) for arguments in changed),
-    )
 
 
 _environment_operator = operator("environment", _environment, _fake_environment, _environment_vjp, CODE)

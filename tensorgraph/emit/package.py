@@ -26,9 +26,12 @@ INVARIANT_EXPORTS = ("invariants", "tensor_components")
 NETWORK_TEMPLATES = (
     "grouping.py",
     "inputs.py",
+    "launching.py",
     "layers.py",
     "moments.py",
     "moments_cpu.c",
+    "moments_torch.py",
+    "moments_triton.py",
     "network.py",
     "pairs.py",
     "pairs_cpu.c",

@@ -17,7 +17,7 @@ from typing import Any
 from tensorgraph.compiler import Compilation
 from tensorgraph.errors import KernelError, MissingToolError
 from tensorgraph.kernels.disassembly import MachineCode, read_amdgcn, read_sass
-from tensorgraph.kernels.pairs import MODULE, PairKernel, pair_kernels
+from tensorgraph.kernels.pairs import MODULES, PairKernel, pair_kernels
 from tensorgraph.kernels.prediction import GPUS, ROWS, Prediction, Work, predict
 from tensorgraph.scalar import StraightLine
 
@@ -177,7 +177,7 @@ def study_kernels(
     require_triton()
     programs, dtypes = _programs(compilation, channels, tuple(operators)), tuple(dtypes)
     jobs = [_Job(*program, target, dtype) for target in targets for dtype in dtypes for program in programs.items()]
-    modules = {name: text for name, text in compilation.package.files if name in (_INVARIANTS, MODULE)}
+    modules = {name: text for name, text in compilation.package.files if name in (_INVARIANTS, *MODULES)}
     try:
         with tempfile.TemporaryDirectory(prefix="tensorgraph-kernels-", ignore_cleanup_errors=True) as folder:
             answer, results = _compiled(Path(folder), modules, [job.request(channels) for job in jobs])

@@ -9,7 +9,8 @@ from typing import Any
 from tensorgraph.compiler import Compilation
 from tensorgraph.spec import NetworkSpec
 
-MODULE = "pairs_triton.py"
+MODULES = ("pairs_triton.py", "moments_triton.py", "launching.py")
+"""Of the package: those that the kernels are in, and what these import."""
 
 NEIGHBOURS = 70
 """Pairs of an atom that bytes per pair are for: what an atom has once is shared by so many."""
@@ -30,7 +31,8 @@ class PairKernel:
 
     Attributes:
         name: of its result.
-        kernel: what runs, in the package's `pairs_triton.py`.
+        module: of the package, where its kernel is.
+        kernel: what runs there.
         constants: the sizes that it is compiled for.
         by_source: whether it takes the pairs by their source.
         terms: how many products it adds: two for first-order changes.
@@ -39,6 +41,7 @@ class PairKernel:
     """
 
     name: str
+    module: str
     kernel: str
     constants: tuple[tuple[str, int], ...]
     by_source: bool
@@ -53,7 +56,7 @@ class PairKernel:
     def request(self) -> dict[str, Any]:
         """What the worker needs besides dtype and target."""
         absent = (*(_OTHERS[self.kernel] if self.terms == 1 else ()), *(() if self.by_source else ("order",)))
-        return {"module": MODULE, "kernel": self.kernel, "constants": dict(self.constants), "absent": absent}
+        return {"module": self.module, "kernel": self.kernel, "constants": dict(self.constants), "absent": absent}
 
 
 def pair_kernels(compilation: Compilation, channels: int) -> tuple[PairKernel, ...]:
@@ -84,7 +87,9 @@ def _environment(components: int, functions: int, channels: int) -> Iterator[Pai
         per_atom = size * channels * (1 if kernel == "accumulate" else terms)
         numbers = per_pair.get(kernel, terms * (size + channels)) + per_atom / NEIGHBOURS
         constants = (("SIZE", size), ("CHANNELS", channels))
-        yield PairKernel(name, kernel, constants, by_source, terms, numbers, 2 * terms * size * channels)
+        yield PairKernel(
+            name, "pairs_triton.py", kernel, constants, by_source, terms, numbers, 2 * terms * size * channels
+        )
 
 
 def _moments(components: int, network: NetworkSpec) -> Iterator[PairKernel]:
@@ -97,4 +102,4 @@ def _moments(components: int, network: NetworkSpec) -> Iterator[PairKernel]:
         ("moments_backward", "moments_backward", 1, 2 * of_pair + size * kinds / NEIGHBOURS, 4 * size),
         ("moments_2", "moments", 2, 2 * of_pair + size * kinds / NEIGHBOURS, 4 * size),
     ):
-        yield PairKernel(name, kernel, constants, False, terms, numbers, operations)
+        yield PairKernel(name, "moments_triton.py", kernel, constants, False, terms, numbers, operations)

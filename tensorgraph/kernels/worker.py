@@ -10,7 +10,7 @@ compile) and gets `0.json`, `1.json`,
 """
 
 import contextlib
-import importlib.util
+import importlib
 import inspect
 import json
 import os
@@ -26,6 +26,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+_PACKAGE = "emitted"
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _BYTES = {"fp32": 4, "fp64": 8}
 _INDICES = ("starts", "order", "kinds", "target")
@@ -36,23 +37,23 @@ def main(folder: Path) -> None:
     """Does what the request asks for."""
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     jobs = [{"module": request["module"], **job} for job in request["jobs"]]
-    modules = {
-        name: _imported(folder / name) for name in dict.fromkeys((request["module"], *(j["module"] for j in jobs)))
-    }
+    _make_package(folder)
+    modules = {name: _imported(name) for name in dict.fromkeys((request["module"], *(j["module"] for j in jobs)))}
     module = modules[request["module"]]
     _in_children(modules, jobs, folder)
     answer = {"triton": triton.__version__, "block": module.BLOCK}
     (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
 
 
-def _imported(file: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
-    return module
+def _make_package(folder: Path) -> None:
+    """Files of the folder import each other as those of the emitted package do, without what its `__init__` imports."""
+    package = ModuleType(_PACKAGE)
+    package.__path__ = [str(folder)]
+    sys.modules[_PACKAGE] = package
+
+
+def _imported(file: str) -> ModuleType:
+    return importlib.import_module(f"{_PACKAGE}.{Path(file).stem}")
 
 
 def _in_children(modules: dict[str, ModuleType], jobs: list[dict[str, Any]], folder: Path) -> None:
@@ -139,12 +140,22 @@ def _pairs_source(module: ModuleType, job: dict[str, Any]) -> ASTSource:
     )
 
 
+def _options(module: ModuleType, job: dict[str, Any]) -> dict[str, Any]:
+    """Those that the module's own launches have."""
+    lanes = job["lanes"]
+    found: dict[str, Any] = (
+        _imported("launching.py").options(module.THREADS[job["kernel"]], lanes)
+        if "constants" in job
+        else module.options(lanes)
+    )
+    return found
+
+
 def _text(module: ModuleType, job: dict[str, Any], file: Path) -> str:
-    """A kernel's machine code as text, compiled with the options that the module's own launches have."""
+    """A kernel's machine code as text."""
     source = _pairs_source(module, job) if "constants" in job else _invariants_source(module, job)
-    options = module.options(*([job["kernel"]] if "constants" in job else []), job["lanes"])
     target = GPUTarget(job["backend"], job["arch"], job["lanes"])
-    compiled = triton.compile(source, target=target, options=options)
+    compiled = triton.compile(source, target=target, options=_options(module, job))
     if job["backend"] == "hip":
         assembly: str = compiled.asm["amdgcn"]
         return assembly

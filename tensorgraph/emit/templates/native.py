@@ -71,6 +71,12 @@ def run(source: str, name: str, sizes: Sequence[int], rows: int, arrays: Sequenc
     return True
 
 
+def results(source: str, name: str, sizes: Sequence[int], rows: int, inputs: Sequence[Tensor], outputs, **macros: int):
+    """The outputs, one tensor or several, as `run` fills them; None where it cannot."""
+    made = (outputs,) if isinstance(outputs, Tensor) else outputs
+    return outputs if run(source, name, sizes, rows, (*inputs, *made), **macros) else None
+
+
 def available(source: str, name: str, dtype: torch.dtype, **macros: int) -> bool:
     """Whether the program runs compiled here; the first question builds it."""
     return _function(source, name, dtype, **macros) is not None
