@@ -89,15 +89,14 @@ def _run(name: str, fake: Callable, tensors: tuple[Tensor, ...], index: PairInde
 
 def _compiled(name: str, fake: Callable, tensors: tuple[Tensor, ...], index: PairIndex):
     """What the C program makes of results without values; None where there is none."""
-    (n_pairs, components), (n_sources, functions, channels) = tensors[0].shape, tensors[2].shape
-    n_targets = len(index.target_starts) - 1
+    (n_pairs, components), (n_atoms, functions, channels) = tensors[0].shape, tensors[2].shape
     inputs = [tensor.contiguous() for tensor in (*tensors, *index)]
-    copies = 2 if name == "environment_double_backward" else 1
-    rows = max(n_sources * functions * copies, n_targets * components)
+    room = torch.empty(3 * n_atoms, dtype=torch.int64)
+    rows = n_atoms * max(functions * (2 if name == "environment_double_backward" else 1), components)
     scratch = torch.empty(rows * VECTOR_BYTES, dtype=torch.uint8)
-    sizes, macros = (n_targets, n_sources, channels), {"COMPONENTS": components, "FUNCTIONS": functions}
-    outputs = fake(*tensors, *index)
-    return native.results("pairs_cpu.c", name, sizes, n_pairs * channels, (*inputs, scratch), outputs, **macros)
+    work, outputs = n_pairs * channels, fake(*tensors, *index)
+    macros = {"COMPONENTS": components, "FUNCTIONS": functions}
+    return native.results("pairs_cpu.c", name, (n_atoms, channels), work, (*inputs, room, scratch), outputs, **macros)
 
 
 def _environment(

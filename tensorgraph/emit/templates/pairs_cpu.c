@@ -8,13 +8,17 @@ All of them are made of two loops, here with a for components, b for functions a
 
     gather  E[i,a,c] = sum of T[p,a] S[p,b] Q[j,b,c] over the pairs of i; with the roles of T and S, of i and j changed,
             the derivative with respect to Q. Channels are the outermost loop: what all atoms hold of one vector of
-            channels is copied side by side and stays in the cache, the sums of one atom stay in registers.
+            channels is copied side by side, the sums of one atom stay in registers.
     dots    per pair, the derivatives with respect to T and S: sums over channels, kept in vectors up to their ends.
 
 The double backward is the same two loops with first-order changes of T, S and Q.
+
+Atoms are taken, and copied, in a sequence in which each is soon followed by its neighbours: what they have in common is
+in the cache still, in whatever order atoms are given. No sum depends on it.
 */
 
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef REAL real;
@@ -70,11 +74,60 @@ typedef integer lane_numbers __attribute__((vector_size(VECTOR_BYTES)));
 
 #define MOST (COMPONENTS > FUNCTIONS ? COMPONENTS : FUNCTIONS)
 
-/* The pairs of each group of a grouping: order[starts[g]] to order[starts[g + 1]], or these numbers themselves. */
+/* The order in which atoms are taken, and where each of them is in it. */
 typedef struct {
-    int64_t groups;
+    int64_t atoms;
+    const int64_t *atom, *place;
+} sequence;
+
+/* The pairs of each atom: order[starts[i]] to order[starts[i + 1]], or these numbers themselves. */
+typedef struct {
     const int64_t *starts, *order;
 } grouping;
+
+static int ascending(const void *first, const void *second)
+{
+    const int64_t a = *(const int64_t *)first, b = *(const int64_t *)second;
+    return (a > b) - (a < b);
+}
+
+/* An atom with all of its neighbours that were not there yet, in their order, then the same of a neighbour of these.
+
+Room is for three times as many numbers as there are atoms. */
+static sequence nearby(int64_t atoms, const int64_t *starts, const int64_t *neighbours, int64_t *room)
+{
+    enum { NEW, WAITING, TAKEN };
+    int64_t *list = room, *waiting = room + atoms, count = 0, depth = 0;
+    char *state = (char *)(room + 2 * atoms);
+    memset(state, NEW, atoms);
+    for (int64_t first = 0; first < atoms; first++) {
+        if (state[first] == NEW)
+            waiting[depth++] = first;
+        while (depth) {
+            const int64_t atom = waiting[--depth], begin = count;
+            if (state[atom] == TAKEN)
+                continue;
+            state[atom] = TAKEN;
+            list[count++] = atom;
+            for (int64_t k = starts[atom]; k < starts[atom + 1]; k++)
+                if (state[neighbours[k]] != TAKEN) {
+                    state[neighbours[k]] = TAKEN;
+                    list[count++] = neighbours[k];
+                }
+            qsort(list + begin, count - begin, sizeof(int64_t), ascending);
+            for (int64_t taken = count - 1; taken >= begin; taken--)
+                for (int64_t k = starts[list[taken]]; k < starts[list[taken] + 1]; k++)
+                    if (state[neighbours[k]] == NEW) {
+                        state[neighbours[k]] = WAITING;
+                        waiting[depth++] = neighbours[k];
+                    }
+        }
+    }
+    int64_t *place = waiting; /* nothing waits any more */
+    for (int64_t at = 0; at < atoms; at++)
+        place[list[at]] = at;
+    return (sequence){atoms, list, place};
+}
 
 /* The first channels of a vector, the rest zero. */
 INLINE vector load(const real *from, int64_t lanes)
@@ -127,41 +180,44 @@ INLINE void sum_lanes(const int size, vector *vectors, real *sums)
     memcpy(sums, vectors, size * sizeof(real));
 }
 
-/* One vector of channels of all rows, side by side. Called by all threads of a team. */
-INLINE void pack(int64_t rows, int64_t channels, int64_t channel, const real *from, real *to)
+/* One vector of channels of all rows of each atom, side by side and in sequence. Called by all threads of a team. */
+INLINE void pack(const int size, sequence all, int64_t channels, int64_t channel, const real *from, real *to)
 {
-    const int64_t lanes = channels - channel;
 #pragma omp for schedule(static)
-    for (int64_t row = 0; row < rows; row++)
-        *(vector *)(to + row * LANES) = load(from + row * channels + channel, lanes);
+    for (int64_t at = 0; at < all.atoms; at++) {
+        const real *rows = from + all.atom[at] * size * channels + channel;
+        for (int row = 0; row < size; row++)
+            *(vector *)(to + (at * size + row) * LANES) = load(rows + row * channels, channels - channel);
+    }
 }
 
-/* out[g,a,c] = sum of A[p,a] B[p,b] R[other(p),b,c] over b and the pairs p of g, with n_a values of a and n_b of b.
+/* out[i,a,c] = sum of A[p,a] B[p,b] R[other(p),b,c] over b and the pairs p of i, with n_a values of a and n_b of b.
 
 With `change` its first-order change: the sum of A' B R + A (B' R + B R'), where A' is A_change and so on; no R' means
 zero. Scratch has room for one vector for each row of R and of R'. Called by all threads of a team. */
-INLINE void gather(const int n_a, const int n_b, const int change, grouping pairs, const int64_t *other, int64_t others,
+INLINE void gather(const int n_a, const int n_b, const int change, sequence all, grouping pairs, const int64_t *other,
                    int64_t channels, const real *A, const real *B, const real *R, const real *A_change,
                    const real *B_change, const real *R_change, real *scratch, real *out)
 {
-    real *packed = scratch, *packed_change = scratch + others * n_b * LANES;
+    real *packed = scratch, *packed_change = scratch + all.atoms * n_b * LANES;
     for (int64_t channel = 0; channel < channels; channel += LANES) {
-        pack(others * n_b, channels, channel, R, packed);
+        pack(n_b, all, channels, channel, R, packed);
         if (R_change)
-            pack(others * n_b, channels, channel, R_change, packed_change);
+            pack(n_b, all, channels, channel, R_change, packed_change);
 #pragma omp for schedule(dynamic, 4)
-        for (int64_t group = 0; group < pairs.groups; group++) {
+        for (int64_t at = 0; at < all.atoms; at++) {
+            const int64_t i = all.atom[at];
             vector sums[MOST];
             UNROLLED
             for (int a = 0; a < n_a; a++)
                 sums[a] = (vector){0};
-            for (int64_t k = pairs.starts[group]; k < pairs.starts[group + 1]; k++) {
-                const int64_t p = pairs.order ? pairs.order[k] : k, place = other[p] * n_b * LANES;
-                const vector message = combine(n_b, B + p * n_b, packed + place, LANES, LANES);
+            for (int64_t k = pairs.starts[i]; k < pairs.starts[i + 1]; k++) {
+                const int64_t p = pairs.order ? pairs.order[k] : k, row = all.place[other[p]] * n_b * LANES;
+                const vector message = combine(n_b, B + p * n_b, packed + row, LANES, LANES);
                 if (change) {
-                    vector changed = combine(n_b, B_change + p * n_b, packed + place, LANES, LANES);
+                    vector changed = combine(n_b, B_change + p * n_b, packed + row, LANES, LANES);
                     if (R_change)
-                        changed += combine(n_b, B + p * n_b, packed_change + place, LANES, LANES);
+                        changed += combine(n_b, B + p * n_b, packed_change + row, LANES, LANES);
                     UNROLLED
                     for (int a = 0; a < n_a; a++)
                         sums[a] += A_change[p * n_a + a] * message + A[p * n_a + a] * changed;
@@ -173,7 +229,7 @@ INLINE void gather(const int n_a, const int n_b, const int change, grouping pair
             }
             UNROLLED
             for (int a = 0; a < n_a; a++)
-                store(out + (group * n_a + a) * channels + channel, sums[a], channels - channel);
+                store(out + (i * n_a + a) * channels + channel, sums[a], channels - channel);
         }
     }
 }
@@ -213,18 +269,25 @@ INLINE void dots(const int n_a, const int n_b, int64_t channels, real *out, cons
 }
 
 /* What all programs take: sizes, threads, and how the pairs are grouped. */
-#define SIZES int64_t targets, int64_t sources, int64_t channels, int threads
+#define SIZES int64_t atoms, int64_t channels, int threads
 #define GROUPS                                                                                                         \
     const int64_t *target, const int64_t *source, const int64_t *target_starts, const int64_t *source_starts,          \
-        const int64_t *by_source
-#define BY_TARGET ((grouping){targets, target_starts, 0})
-#define BY_SOURCE ((grouping){sources, source_starts, by_source})
+        const int64_t *by_source, int64_t *room
+#define ALL nearby(atoms, target_starts, source, room)
+#define BY_TARGET ((grouping){target_starts, 0})
+#define BY_SOURCE ((grouping){source_starts, by_source})
+
+/* The pairs of each atom, shared among threads. */
+#define FOR_PAIRS(p)                                                                                                   \
+    _Pragma("omp for schedule(dynamic, 4) nowait") for (int64_t at = 0; at < atoms; at++)                      \
+        for (int64_t p = target_starts[all.atom[at]]; p < target_starts[all.atom[at] + 1]; p++)
 
 #ifdef ENVIRONMENT
 void environment(SIZES, const real *T, const real *S, const real *Q, GROUPS, real *scratch, real *E)
 {
+    const sequence all = ALL;
 #pragma omp parallel num_threads(threads)
-    gather(COMPONENTS, FUNCTIONS, 0, BY_TARGET, source, sources, channels, T, S, Q, 0, 0, 0, scratch, E);
+    gather(COMPONENTS, FUNCTIONS, 0, all, BY_TARGET, source, channels, T, S, Q, 0, 0, 0, scratch, E);
 }
 #endif
 
@@ -232,16 +295,16 @@ void environment(SIZES, const real *T, const real *S, const real *Q, GROUPS, rea
 void environment_backward(SIZES, const real *T, const real *S, const real *Q, const real *G, GROUPS, real *scratch,
                           real *grad_T, real *grad_S, real *grad_Q)
 {
+    const sequence all = ALL;
 #pragma omp parallel num_threads(threads)
     {
-#pragma omp for schedule(dynamic, 64) nowait
-        for (int64_t p = 0; p < target_starts[targets]; p++) {
+        FOR_PAIRS(p) {
             const real *t = T + p * COMPONENTS, *s = S + p * FUNCTIONS;
             const real *q = Q + source[p] * FUNCTIONS * channels, *g = G + target[p] * COMPONENTS * channels;
             dots(COMPONENTS, FUNCTIONS, channels, grad_T + p * COMPONENTS, g, s, q, 0, 0, 0);
             dots(FUNCTIONS, COMPONENTS, channels, grad_S + p * FUNCTIONS, q, t, g, 0, 0, 0);
         }
-        gather(FUNCTIONS, COMPONENTS, 0, BY_SOURCE, target, targets, channels, S, T, G, 0, 0, 0, scratch, grad_Q);
+        gather(FUNCTIONS, COMPONENTS, 0, all, BY_SOURCE, target, channels, S, T, G, 0, 0, 0, scratch, grad_Q);
     }
 }
 #endif
@@ -252,18 +315,18 @@ void environment_double_backward(SIZES, const real *T, const real *S, const real
                                  const real *Y, const real *Z, GROUPS, real *scratch, real *grad_T, real *grad_S,
                                  real *grad_Q, real *grad_G)
 {
+    const sequence all = ALL;
 #pragma omp parallel num_threads(threads)
     {
-#pragma omp for schedule(dynamic, 64) nowait
-        for (int64_t p = 0; p < target_starts[targets]; p++) {
+        FOR_PAIRS(p) {
             const real *t = T + p * COMPONENTS, *s = S + p * FUNCTIONS, *x = X + p * COMPONENTS, *y = Y + p * FUNCTIONS;
             const real *q = Q + source[p] * FUNCTIONS * channels, *z = Z + source[p] * FUNCTIONS * channels;
             const real *g = G + target[p] * COMPONENTS * channels;
             dots(COMPONENTS, FUNCTIONS, channels, grad_T + p * COMPONENTS, g, y, q, g, s, z);
             dots(FUNCTIONS, COMPONENTS, channels, grad_S + p * FUNCTIONS, q, x, g, z, t, g);
         }
-        gather(COMPONENTS, FUNCTIONS, 1, BY_TARGET, source, sources, channels, T, S, Q, X, Y, Z, scratch, grad_G);
-        gather(FUNCTIONS, COMPONENTS, 1, BY_SOURCE, target, targets, channels, S, T, G, Y, X, 0, scratch, grad_Q);
+        gather(COMPONENTS, FUNCTIONS, 1, all, BY_TARGET, source, channels, T, S, Q, X, Y, Z, scratch, grad_G);
+        gather(FUNCTIONS, COMPONENTS, 1, all, BY_SOURCE, target, channels, S, T, G, Y, X, 0, scratch, grad_Q);
     }
 }
 #endif
