@@ -26,6 +26,8 @@ PAIR_KERNELS = """messages environment grad_T received grad_S grad_Q messages_2 
 moments moments_backward moments_2""".split()
 PAIR_REGISTERS = 168
 """Of each of hiphop5's pair kernels, in float32 on compute capability 9.0: room for six programs of 64 threads."""
+SENSITIVITIES = {"sensitivities": 32, "sensitivities_backward": 48, "sensitivities_2": 80}
+"""The same of their kernels: room for six programs of 128 threads and more."""
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed on this platform")
 
@@ -69,19 +71,22 @@ def test_kernels_keep_every_value_in_registers(tmp_path: Path) -> None:
 
 @needs_triton
 def test_pair_kernels_keep_every_value_in_registers(tmp_path: Path) -> None:
-    """The promise for the sum over neighbours of hiphop5: no spills, and nothing through shared memory."""
+    """The promise for kernels over pairs of hiphop5: no spills; in the sum over neighbours nothing through shared memory."""
     call = [str(ROOT / "specs" / "hiphop5.yaml"), "--json", "--only", "pairs", "--arch", "90", "--dtype", "float32"]
     done = kernels(*call, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = {row["kernel"]: row for row in json.loads(done.stdout)["kernels"]}
-    assert list(rows) == PAIR_KERNELS
+    assert list(rows) == [*SENSITIVITIES, *PAIR_KERNELS]
     for row in rows.values():
         assert (row["reason"], row["row"], row["predictions"]) == (None, "pair", [])
         assert (row["stack_bytes"], row["spill_loads"], row["spill_stores"]) == (0, 0, 0), row
-        assert row["registers"] <= PAIR_REGISTERS, row
+        assert row["registers"] <= SENSITIVITIES.get(row["kernel"], PAIR_REGISTERS), row
+    for row in (rows[name] for name in PAIR_KERNELS):
         assert not {"LDS", "STS", "BAR", "ATOM", "ATOMG", "RED"} & row["opcodes"].keys(), row
         assert row["opcodes"]["FFMA"] > 0
         assert not any("MMA" in opcode for opcode in row["opcodes"])
+    # Of a pair: 1/r, the cutoff function and their cotangents, and 20 functions with theirs.
+    assert [rows[name]["bytes_per_row"] for name in SENSITIVITIES] == [4 * 22, 4 * 24, 4 * 46]
     assert rows["environment"]["operations_per_row"] == 2 * 16 * 128
     assert rows["environment"]["bytes_per_row"] == round(4 * (16 + 128 + 16 * 128 / NEIGHBOURS) + 8)
     assert rows["grad_Q_2"]["operations_per_row"] == 2 * rows["grad_Q"]["operations_per_row"] == 4 * 20 * 128

@@ -7,18 +7,14 @@ exp(−½ σ² (u − κ)²) · c for rows of pairs (radial: u = 1/r, the cutoff
 (parameters: κ = 1/μ, σ).
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launching import launch
+
 TILE = 512
-THREADS = 128
-
-
-def options(lanes: int) -> dict:
-    """How kernels are compiled for warps of so many lanes: products fused into sums."""
-    return {"num_warps": THREADS // lanes, "enable_fp_fusion": True}
+THREADS = {"forward": 128, "backward": 128, "double_backward": 128}
 
 
 def tile(columns: int) -> tuple[int, int]:
@@ -27,14 +23,12 @@ def tile(columns: int) -> tuple[int, int]:
     return max(1, TILE // width), width
 
 
-def launch(kernel, rows: int, columns: int, tensors: list[Tensor]) -> None:
+def _run(kernel, threads: int, rows: int, columns: int, tensors: tuple[Tensor, ...]) -> None:
     """Runs a kernel over all tiles of contiguous tensors; without columns it sums nothing to zeros."""
     if rows:
         height, width = tile(columns)
-        device = tensors[0].device
-        lanes = torch.cuda.get_device_properties(device).warp_size if device.type == "cuda" else 32
-        with torch.cuda.device_of(tensors[0]):
-            kernel[(triton.cdiv(rows, height),)](*tensors, rows, columns, height, width, **options(lanes))
+        sizes = {"COLUMNS": columns, "HEIGHT": height, "WIDTH": width}
+        launch(kernel, threads, (triton.cdiv(rows, height),), (*tensors, rows), **sizes)
 
 
 @triton.jit
@@ -68,7 +62,8 @@ def forward(radial: Tensor, parameters: Tensor) -> Tensor:
     radial = radial.contiguous()
     parameters = parameters.contiguous()
     sensitivities = radial.new_empty((rows, 1, columns))
-    launch(forward_kernel, rows, columns, [radial, parameters, sensitivities])
+    tensors = (radial, parameters, sensitivities)
+    _run(forward_kernel, THREADS["forward"], rows, columns, tensors)
     return sensitivities
 
 
@@ -119,7 +114,8 @@ def backward(radial: Tensor, parameters: Tensor, grad_sensitivities: Tensor) -> 
     grad_sensitivities = grad_sensitivities.contiguous()
     grad_radial = radial.new_empty((rows, 2))
     grad_parameters = radial.new_empty((triton.cdiv(rows, tile(columns)[0]), 2, columns))
-    launch(backward_kernel, rows, columns, [radial, parameters, grad_sensitivities, grad_radial, grad_parameters])
+    tensors = (radial, parameters, grad_sensitivities, grad_radial, grad_parameters)
+    _run(backward_kernel, THREADS["backward"], rows, columns, tensors)
     return grad_radial, grad_parameters.sum(0)
 
 
@@ -200,8 +196,9 @@ def double_backward(
     grad_radial = radial.new_empty((rows, 2))
     grad_parameters = radial.new_empty((triton.cdiv(rows, tile(columns)[0]), 2, columns))
     grad_grad_sensitivities = radial.new_empty((rows, 1, columns))
-    launch(double_backward_kernel, rows, columns, [
+    tensors = (
         radial, parameters, grad_sensitivities, grad_grad_radial, grad_grad_parameters, grad_radial, grad_parameters,
         grad_grad_sensitivities,
-    ])
+    )
+    _run(double_backward_kernel, THREADS["double_backward"], rows, columns, tensors)
     return grad_radial, grad_parameters.sum(0), grad_grad_sensitivities

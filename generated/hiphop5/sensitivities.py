@@ -17,7 +17,7 @@ from . import native, sensitivities_torch
 from .operators import alike, check_shapes, check_transforms, check_types, derivatives, gpu_module, operator
 
 PRINTED = ("sensitivities_torch.py", "sensitivities_triton.py", "sensitivities_cpu.c")
-CODE = (*PRINTED, "native.py", "operators.py", "sensitivities.py")
+CODE = (*PRINTED, "launching.py", "native.py", "operators.py", "sensitivities.py")
 
 # Pairs whose sums the C programs leave together: few enough that rounding does not add up over many pairs.
 BLOCK = 256

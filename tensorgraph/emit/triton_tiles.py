@@ -11,18 +11,14 @@ from tensorgraph.emit.printing import expression, return_type, static_names, wra
 from tensorgraph.scalar import ArrayRef, Axes, Derivatives, Opcode, Store, StraightLine
 
 SHELL = '''\
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launching import launch
+
 TILE = 512
-THREADS = 128
-
-
-def options(lanes: int) -> dict:
-    """How kernels are compiled for warps of so many lanes: products fused into sums."""
-    return {"num_warps": THREADS // lanes, "enable_fp_fusion": True}
+THREADS = {programs}
 
 
 def tile(columns: int) -> tuple[int, int]:
@@ -31,14 +27,13 @@ def tile(columns: int) -> tuple[int, int]:
     return max(1, TILE // width), width
 
 
-def launch(kernel, rows: int, columns: int, tensors: list[Tensor]) -> None:
+def _run(kernel, threads: int, rows: int, columns: int, tensors: tuple[Tensor, ...]) -> None:
     """Runs a kernel over all tiles of contiguous tensors; without columns it sums nothing to zeros."""
     if rows:
         height, width = tile(columns)
-        device = tensors[0].device
-        lanes = torch.cuda.get_device_properties(device).warp_size if device.type == "cuda" else 32
-        with torch.cuda.device_of(tensors[0]):
-            kernel[(triton.cdiv(rows, height),)](*tensors, rows, columns, height, width, **options(lanes))'''
+        sizes = {{"COLUMNS": columns, "HEIGHT": height, "WIDTH": width}}
+        launch(kernel, threads, (triton.cdiv(rows, height),), (*tensors, rows), **sizes)'''
+THREADS = 128
 
 # Where the elements of an array begin, and how the others follow.
 STARTS = {
@@ -66,7 +61,7 @@ NEW = {
 
 def print_programs(opening: str, programs: Derivatives[StraightLine], patterns: Mapping[Opcode, str]) -> str:
     """The module with a kernel and a launching function for each program."""
-    parts = [opening, SHELL]
+    parts = [opening, SHELL.format(programs=repr(dict.fromkeys(programs._fields, THREADS)).replace("'", '"'))]
     for name, line in zip(programs._fields, programs, strict=True):
         parts += ["\n" + _kernel(name, line, patterns), "\n" + _launcher(name, line)]
     return "\n\n".join(parts) + "\n"
@@ -122,7 +117,8 @@ def _launcher(name: str, line: StraightLine) -> str:
         f"    rows, columns = {_size(line.inputs, Axes.ROWS)}, {_size(line.inputs, Axes.COLUMNS)}",
         *(f"    {array} = {array}.contiguous()" for array in inputs),
         *(f"    {a.name} = {inputs[0]}.{NEW[a.axes].format(size=a.size)}" for a in line.outputs),
-        *wrapped(f"    launch({name}_kernel, rows, columns, [", [*inputs, *outputs], "])"),
+        *wrapped("    tensors = (", [*inputs, *outputs], ")"),
+        f'    _run({name}_kernel, THREADS["{name}"], rows, columns, tensors)',
     ]
     results = (f"{a.name}.sum(0)" if a.axes is Axes.COLUMNS else a.name for a in line.outputs)
     return "\n".join([*body, f"    return {', '.join(results)}"])

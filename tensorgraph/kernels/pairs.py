@@ -1,4 +1,4 @@
-"""The kernels of the sum over neighbours, as a package launches them, and what they move and do per pair."""
+"""The kernels over pairs, of sensitivities and of the sum over neighbours: what each launch moves and does per pair."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tensorgraph.compiler import Compilation
+from tensorgraph.scalar import Axes, Derivatives, StraightLine
 from tensorgraph.spec import NetworkSpec
 
-MODULES = ("pairs_triton.py", "moments_triton.py", "launching.py")
+MODULES = ("sensitivities_triton.py", "pairs_triton.py", "moments_triton.py", "launching.py")
 """Of the package: those that the kernels are in, and what these import."""
 
 NEIGHBOURS = 70
@@ -21,7 +22,6 @@ _OTHERS = {
     "dots": ("other_messages", "other_matrix"),
     "accumulate": ("other_factors", "other_messages"),
     "moments": ("other_tensors", "other_sensitivities"),
-    "moments_backward": (),
 }
 
 
@@ -37,7 +37,8 @@ class PairKernel:
         by_source: whether it takes the pairs by their source.
         terms: how many products it adds: two for first-order changes.
         numbers: that it reads and writes per pair; what an atom has once, divided by its pairs.
-        operations: additions and multiplications per pair.
+        operations: additions, multiplications and exponentials per pair.
+        indexed: whether it reads which atom a pair belongs to.
     """
 
     name: str
@@ -48,14 +49,16 @@ class PairKernel:
     terms: int
     numbers: float
     operations: int
+    indexed: bool = True
 
     def bytes_per_pair(self, size: int) -> int:
         """For numbers of so many bytes, with the index of the pair."""
-        return round(size * self.numbers + _INDEX_BYTES)
+        return round(size * self.numbers + _INDEX_BYTES * self.indexed)
 
     def request(self) -> dict[str, Any]:
         """What the worker needs besides dtype and target."""
-        absent = (*(_OTHERS[self.kernel] if self.terms == 1 else ()), *(() if self.by_source else ("order",)))
+        others = _OTHERS.get(self.kernel, ()) if self.terms == 1 else ()
+        absent = (*others, *(() if self.by_source else ("order",)))
         return {"module": self.module, "kernel": self.kernel, "constants": dict(self.constants), "absent": absent}
 
 
@@ -64,8 +67,24 @@ def pair_kernels(compilation: Compilation, channels: int) -> tuple[PairKernel, .
     network = compilation.spec.network
     if network is None:
         return ()
-    components = compilation.basis.components
-    return (*_environment(components, network.sensitivity.functions, channels), *_moments(components, network))
+    components, functions = compilation.basis.components, network.sensitivity.functions
+    return (
+        *_sensitivities(compilation.sensitivities, functions),
+        *_environment(components, functions, channels),
+        *_moments(components, network),
+    )
+
+
+def _sensitivities(programs: Derivatives[StraightLine], functions: int) -> Iterator[PairKernel]:
+    names = ("sensitivities", "sensitivities_backward", "sensitivities_2")
+    for name, kernel, line in zip(names, programs._fields, programs, strict=True):
+        columns = {Axes.BOTH: functions, Axes.ROWS: 1, Axes.COLUMNS: 0}
+        numbers = sum(array.size * columns[array.axes] for array in (*line.inputs, *line.outputs))
+        operations = line.operations.total * functions
+        constants = (("COLUMNS", functions),)
+        yield PairKernel(
+            name, "sensitivities_triton.py", kernel, constants, False, 1, numbers, operations, indexed=False
+        )
 
 
 def _environment(components: int, functions: int, channels: int) -> Iterator[PairKernel]:

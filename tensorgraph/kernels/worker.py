@@ -5,8 +5,8 @@ So each kernel is compiled in a child of this process: a child that dies costs i
 many at a time as there are processors.
 
 The folder in the argument holds `request.json` (`module`: a file, for jobs that name none of their own; `jobs`: what to
-compile) and gets `0.json`, `1.json`,
-… with the `text` of each kernel or the `reason` why there is none, and then `answer.json`.
+compile) and gets `0.json`, `1.json`, … with the `text` of each kernel or the `reason` why there is none, and then
+`answer.json`.
 """
 
 import contextlib
@@ -129,8 +129,10 @@ def _pairs_source(module: ModuleType, job: dict[str, Any]) -> ASTSource:
     names = list(inspect.signature(kernel.fn).parameters)
     if "BLOCK" in names:
         constants["BLOCK"] = module.block(job["kernel"], constants["CHANNELS"], _BYTES[job["dtype"]])
+    if "COLUMNS" in names:
+        constants["HEIGHT"], constants["WIDTH"] = module.tile(constants["COLUMNS"])
     constants |= {name: None for name in job["absent"] if name in names}
-    types = {"n_pairs": "i32"} | dict.fromkeys(_INDICES, "*i64") | dict.fromkeys(constants, "constexpr")
+    types = {"n_pairs": "i32", "rows": "i32"} | dict.fromkeys(_INDICES, "*i64") | dict.fromkeys(constants, "constexpr")
     signature = {name: types.get(name, "*" + job["dtype"]) for name in names}
     return ASTSource(
         fn=kernel,
