@@ -130,9 +130,17 @@ def versions() -> dict[str, str]:
     return found
 
 
-def store(name: str, rows: list[dict[str, Any]]) -> Path:
-    """Writes the rows of one benchmark as JSON lines, replacing those of the same benchmark and device."""
+def store(name: str, rows: list[dict[str, Any]], identity: Sequence[str] = ()) -> Path:
+    """Writes the rows of one benchmark as JSON lines, replacing those of the same benchmark and device.
+
+    With the keys of an `identity`, which say what a row is of, those of other things stay.
+    """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    kept: list[dict[str, Any]] = []
+    if identity and path.exists():
+        new = {tuple(row.get(key) for key in identity) for row in rows}
+        stored = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        kept = [row for row in stored if tuple(row.get(key) for key in identity) not in new]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*kept, *rows]), encoding="utf-8")
     return path

@@ -42,6 +42,7 @@ from tensorgraph.compiler import compile_spec
 from tensorgraph.emit.writing import write_package
 from tensorgraph.runtime.batch import Batch, batch_structures
 from tensorgraph.runtime.loading import load_package
+from tensorgraph.runtime.memory import keep_freed_memory
 from tensorgraph.spec import Spec, load_spec
 
 ROOT = Path(__file__).parents[1]
@@ -69,10 +70,12 @@ def main() -> None:
     parser.add_argument("--mace-atoms", type=int, default=2500, help="largest system of MACE (default: 2500)")
     parser.add_argument("--mace-cutoff", type=float, default=5.0, help="Å (default: 5)")
     options = parser.parse_args()
+    keep_freed_memory()  # of all models alike
     with tempfile.TemporaryDirectory() as folder:
         rows = [measured(name, Path(folder), options) for name in options.systems or available()]
     rows += growth(rows)
-    path = store(f"systems-{kind_of(options.device)}", [row | machine(options.device) for row in rows])
+    found = [row | machine(options.device) for row in rows]
+    path = store(f"systems-{kind_of(options.device)}", found, identity=("case", "system", "series"))
     show(rows)
     print(path)
 

@@ -239,6 +239,6 @@ def execute(line: StraightLine, arrays: dict[str, list[Fraction]]) -> dict[str, 
             Opcode.SUBTRACT: lambda a=a, b=b: a - b,
             Opcode.MULTIPLY_ADD: lambda a=a, b=b, c=c: a + b * c,
             Opcode.MULTIPLY_SUBTRACT: lambda a=a, b=b, c=c: a - b * c,
-            Opcode.EXPONENTIAL: lambda a=a: math.exp(a) if a >= LEAST_EXPONENT else 0.0,
+            Opcode.EXPONENTIAL: lambda a=a: 0.0 if a < LEAST_EXPONENT else math.exp(a),
         }[item.opcode]()
     return results

@@ -1,7 +1,7 @@
 """Exponentials and sums over rows or columns in the scalar IR, and the sensitivities that are made of them."""
 
 from fractions import Fraction
-from math import exp
+from math import exp, isnan, nan
 
 import pytest
 from hypothesis import given
@@ -17,7 +17,7 @@ from tensorgraph.scalar import (
     lower_sensitivities,
     scheduled,
 )
-from tensorgraph.scalar.ir import LEAST_EXPONENT, Exponential, Input
+from tensorgraph.scalar.ir import LEAST_EXPONENT, ZERO, Exponential, Input
 from tensorgraph.scalar.scaling import rescaled
 from tensorgraph.scalar.sharing import shared
 from tests.helpers import execute
@@ -109,6 +109,31 @@ def test_derivatives_are_slopes():
     found = {f"{'grad_' if name == 'sensitivities' else ''}{name}": "grad_" + name for name in names[:2]}
     found |= {"grad_sensitivities": "grad_grad_sensitivities"}
     assert_slopes(slope, arrays, {name: second[output] for name, output in found.items()})
+
+
+def test_what_targets_would_sum_differently_is_refused():
+    """Values of rows or of columns alone, zeros and constants have no shape of their own that a sum could count."""
+    builder = Builder()
+    r, q, x = (builder.input(name, 0) for name in "rqx")
+    inputs = (ArrayRef("r", 1, Axes.ROWS), ArrayRef("q", 1, Axes.COLUMNS), ArrayRef("x", 1))
+    wrong = {
+        "does not depend": [r, q, builder.product(r, r), ZERO],
+        "is a constant": [builder.one, builder.sum([x, builder.one])],
+    }
+    for axes in Axes:
+        for message, values in wrong.items():
+            for value in values:
+                with pytest.raises(ValueError, match=message):
+                    scheduled(builder.finish(inputs, {ArrayRef("y", 1, axes): [value]}))
+        for value in (x, builder.product(r, q), builder.sum([r, q])):
+            scheduled(builder.finish(inputs, {ArrayRef("y", 1, axes): [value]}))
+
+
+def test_no_number_is_no_number():
+    builder = Builder()
+    program = builder.finish((ArrayRef("x", 1),), {ArrayRef("y", 1): [builder.exponential(builder.input("x", 0))]})
+    for found in (evaluate(program, {"x": [nan]}), execute(scheduled(program), {"x": [nan]})):
+        assert isnan(found["y"][0])
 
 
 def assert_slopes(function, arrays, slopes) -> None:

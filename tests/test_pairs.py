@@ -247,6 +247,17 @@ def test_any_order_of_pairs_gives_equal_numbers():
     assert_close([found, *grads], [expected, *(g[order] for g in expected_grads[:2]), expected_grads[2]], 1e-12)
 
 
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_names_of_atoms_change_no_bit(name):
+    """The programs take atoms in a sequence of their own; each atom's sum is over its pairs as they are given."""
+    given = case(name)
+    n_atoms = given.weighted.shape[0]
+    names = torch.randperm(n_atoms, generator=torch.Generator().manual_seed(0))
+    renamed = given._replace(ends=names[given.ends], weighted=given.weighted[names.argsort()])
+    expected, found = (ours(c, *c[1:4]) for c in (given, renamed))
+    assert torch.equal(found[names], expected)
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_number_of_threads_changes_no_bit(dtype):
     given = case("a thousand neighbours of one atom", 129, dtype=dtype)

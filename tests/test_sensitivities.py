@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from generated import hiphop5
-from tests.helpers import TOLERANCE, assert_close, devices, quiet
+from tests.helpers import TOLERANCE, assert_close, devices, quiet, with_threads
 from tests.helpers import values_and_derivatives as results
 
 module, native = (importlib.import_module(f"{hiphop5.__name__}.{name}") for name in ("sensitivities", "native"))
@@ -72,49 +72,83 @@ def test_the_compiled_exponential_is_exact_to_rounding(dtype, bound):
     assert errors.max() < bound
 
 
-def test_what_is_no_number_stays_none():
-    """Neither the bits of the compiled exponential nor its zeros hide it."""
-    radial, mu, sigma = arguments(3)
-    radial[1, 0] = torch.nan
-    found = module.sensitivities(radial, mu, sigma)
-    assert found[1].isnan().all()
-    assert found[[0, 2]].isfinite().all()
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FC00001, 0x7FC001FF, 0x7FFFFFFF, -1])
+@pytest.mark.parametrize("place", ["radial", "mu", "sigma"])
+def test_what_is_no_number_stays_none(place, bits):
+    """Neither its bits, which the compiled exponential computes with, nor the zeros of far distances hide it."""
+    nan = torch.tensor([bits], dtype=torch.int64).to(torch.int32).view(torch.float32)
+    assert nan.isnan()
+    given = dict(zip(("radial", "mu", "sigma"), arguments(3, 5, torch.float32), strict=True))
+    given[place].view(-1)[-2 if place == "radial" else -1] = nan  # 1/r of the last pair, or of the last function
+    found, of_radial, *_ = results(module.sensitivities, list(given.values()), 1)
+    expected = torch.zeros(3, 5, dtype=torch.bool)
+    expected[(2, slice(None)) if place == "radial" else (slice(None), 4)] = True
+    assert torch.equal(found.isnan(), expected)
+    assert torch.equal(of_radial[:, 0].isnan(), expected.any(1))
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize(("n_pairs", "n_functions"), [(0, 20), (5, 0), (1, 1), (7, 20), (100, 33)])
-def test_every_target_equals_plain_pytorch(n_pairs, n_functions, dtype):
-    """The C programs, and the Triton kernels, interpreted where there is no GPU."""
-    pytest.importorskip("triton", reason="triton is not installed on this platform")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    names = ("sensitivities_triton", "sensitivities_torch")
-    kernels, plain = (importlib.import_module(f"{hiphop5.__name__}.{name}") for name in names)
+def drawn(n_pairs: int, n_functions: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """What the programs take: forward the first two, backward three, double backward all five."""
     radial, mu, sigma = arguments(n_pairs, n_functions, dtype)
     generator = torch.Generator().manual_seed(1)
     shapes = ((n_pairs, n_functions), (n_pairs, 2), (2, n_functions))
-    drawn = (torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes)
-    given = (radial, torch.stack([1 / mu, sigma]), *drawn)
-    for count, name in ((2, "forward"), (3, "backward"), (5, "double_backward")):
-        expected = module._printed(getattr(plain, name), given[:count])
-        assert native.available("sensitivities_cpu.c", name, dtype, COLUMNS=n_functions, BLOCK=module.BLOCK)
-        assert_close(module._run(name, given[:count]), expected, TOLERANCE[dtype])
-        moved = tuple(tensor.to(device) for tensor in given[:count])
-        found = module._printed(getattr(kernels, name), moved)
-        assert_close([tensor.cpu() for tensor in found], expected, TOLERANCE[dtype])
+    cotangents = (torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes)
+    return (radial, torch.stack([1 / mu, sigma]), *cotangents)
 
 
-def test_results_do_not_depend_on_the_number_of_threads():
-    given = arguments(3000)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        expected = results(module.sensitivities, given, 2)
-        for count in (2, 3):
-            torch.set_num_threads(count)
-            found = results(module.sensitivities, given, 2)
-            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-    finally:
-        torch.set_num_threads(threads)
+def of_module(name: str, program: str, given: tuple[Tensor, ...]) -> list[Tensor]:
+    """What a printed module's function gives, with values as the operators have them."""
+    function = getattr(importlib.import_module(f"{hiphop5.__name__}.sensitivities_{name}"), program)
+    found = function(*given[:2], *(grad.unsqueeze(1) for grad in given[2:3]), *given[3:])
+    found = found if isinstance(found, tuple) else (found,)
+    return [tensor.squeeze(1) if tensor.dim() == 3 else tensor for tensor in found]
+
+
+sizes = pytest.mark.parametrize(("n_pairs", "n_functions"), [(0, 20), (5, 0), (1, 1), (7, 20), (100, 33)])
+programs = pytest.mark.parametrize(("program", "count"), [("forward", 2), ("backward", 3), ("double_backward", 5)])
+
+
+@sizes
+@programs
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_compiled_programs_equal_plain_pytorch(n_pairs, n_functions, program, count, dtype):
+    given = drawn(n_pairs, n_functions, dtype)[:count]
+    assert native.available("sensitivities_cpu.c", program, dtype, COLUMNS=n_functions, BLOCK=module.BLOCK)
+    assert_close(module._run(program, given), of_module("torch", program, given), TOLERANCE[dtype])
+
+
+@sizes
+@programs
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_kernels_equal_plain_pytorch(n_pairs, n_functions, program, count, dtype):
+    """Interpreted where there is no GPU."""
+    pytest.importorskip("triton", reason="triton is not installed on this platform")
+    given = drawn(n_pairs, n_functions, dtype)[:count]
+    moved = tuple(tensor.to("cuda" if torch.cuda.is_available() else "cpu") for tensor in given)
+    found = [tensor.cpu() for tensor in of_module("triton", program, moved)]
+    assert_close(found, of_module("torch", program, given), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("n_pairs", [3000, 250_000])
+def test_results_do_not_depend_on_the_number_of_threads(n_pairs):
+    """Few pairs, and so many that PyTorch, too, shares the sum over blocks among threads."""
+    given = drawn(n_pairs, 20, torch.float32)
+    first, *others = with_threads((1, 2, 3), lambda: module._run("double_backward", given))
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_exported_for_any_number_of_pairs(strict):
+    class Exported(torch.nn.Module):
+        def forward(self, radial: Tensor, mu: Tensor, sigma: Tensor) -> Tensor:
+            return module.sensitivities(radial, mu, sigma)
+
+    shapes = ({0: torch.export.Dim.DYNAMIC}, None, None)
+    exported = torch.export.export(Exported(), tuple(arguments(5, 4)), dynamic_shapes=shapes, strict=strict).module()
+    for n_pairs in (1, 5, 9):
+        given = arguments(n_pairs, 4)
+        assert torch.equal(exported(*given), module.sensitivities(*given))
 
 
 def test_what_is_far_below_rounding_is_zero_and_so_are_its_derivatives():

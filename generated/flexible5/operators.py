@@ -51,19 +51,19 @@ def gpu_module(name: str, plain: ModuleType) -> ModuleType:
     return importlib.import_module(f".{name}", __package__) if _has_triton() else plain
 
 
-def dispatch(name: str, kernels: str, plain: ModuleType, arguments: tuple, compiled: Callable[[], Any]):
-    """A function of these arguments: Triton's on a CUDA device, else the C program's, else the one in plain PyTorch.
+def dispatch(name: str, kernels: str, plain: ModuleType, arguments: tuple, on_cpu: Callable[[], Any]):
+    """A function of these arguments: Triton's on a CUDA device, the C program's on a CPU, or the one in plain PyTorch.
 
     Args:
         name: of the function in both modules, that of Triton kernels and the plain one.
         kernels: the name of the module of Triton kernels.
         plain: the module in plain PyTorch.
         arguments: what the function takes, a tensor first.
-        compiled: what the C program gives; None where there is none.
+        on_cpu: what a CPU gives; None where there is no C program.
     """
     if arguments[0].is_cuda:
         return getattr(gpu_module(kernels, plain), name)(*arguments)
-    found = compiled() if arguments[0].is_cpu else None
+    found = on_cpu() if arguments[0].is_cpu else None
     return getattr(plain, name)(*arguments) if found is None else found
 
 

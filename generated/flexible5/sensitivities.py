@@ -5,7 +5,7 @@
 
 For pairs at distance r, with the cutoff function c of r and trained μ and σ of each function ν (Lubbers, Smith and
 Barros, J. Chem. Phys. 148, 241715, 2018), s = exp(−½ t²) c with t = σ (1/r − 1/μ). The programs are printed from the
-scalar IR: sums over functions and over pairs are taken within them, so no array of pairs times functions arises
+scalar IR: the compiled ones take sums over functions and over pairs within, and keep no array of pairs times functions
 besides the values and their cotangents. Exponents below −60 count as far below rounding beside any other: their values
 are zero.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import native, sensitivities_torch
-from .operators import alike, check_shapes, check_transforms, check_types, derivatives, gpu_module, operator
+from .operators import alike, check_shapes, check_transforms, check_types, derivatives, dispatch, operator
 
 PRINTED = ("sensitivities_torch.py", "sensitivities_triton.py", "sensitivities_cpu.c")
 CODE = (*PRINTED, "launching.py", "native.py", "operators.py", "sensitivities.py")
@@ -44,7 +44,8 @@ def sensitivities(radial: Tensor, mu: Tensor, sigma: Tensor) -> Tensor:
     """
     check_transforms("sensitivities", radial, mu, sigma)
     check_types("sensitivities", (radial, mu, sigma))
-    check_shapes("sensitivities", (radial, mu, sigma), ((len(radial), 2), (mu.numel(),), (mu.numel(),)))
+    n_pairs, n_functions = radial.shape[0] if radial.dim() else 0, mu.numel()
+    check_shapes("sensitivities", (radial, mu, sigma), ((n_pairs, 2), (n_functions,), (n_functions,)))
     return _forward_operator(radial, torch.stack([1 / mu, sigma]))
 
 
@@ -82,50 +83,46 @@ def _fake_double_backward(radial, parameters, grad, *cotangents):
     return alike(radial, parameters, grad)
 
 
-FAKES = {
-    "forward": lambda *given: (_fake_forward(*given),),
-    "backward": _fake_backward,
-    "double_backward": _fake_double_backward,
-}
-
-
 def _run(name: str, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     _check(f"sensitivities, {name},", given)
-    if given[0].is_cuda:
-        return _printed(getattr(gpu_module("sensitivities_triton", sensitivities_torch), name), given)
-    found = _compiled(name, given) if given[0].is_cpu else None
-    return _in_blocks(getattr(sensitivities_torch, name), given) if found is None else found
+    # Printed programs take and give values as one element of rows and columns.
+    arguments = (*given[:2], *(grad.unsqueeze(1) for grad in given[2:3]), *given[3:])
+    found = dispatch(name, "sensitivities_triton", sensitivities_torch, arguments, lambda: _on_cpu(name, arguments))
+    return tuple(tensor.squeeze(1) if tensor.dim() == 3 else tensor for tensor in _as_tuple(found))
 
 
-def _printed(function, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """A printed function, which takes and gives values as one element of rows and columns."""
-    found = function(*given[:2], *(grad.unsqueeze(1) for grad in given[2:3]), *given[3:])
-    found = found if isinstance(found, tuple) else (found,)
-    return tuple(tensor.squeeze(1) if tensor.dim() == 3 else tensor for tensor in found)
+def _as_tuple(found: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return found if isinstance(found, tuple) else (found,)
 
 
-def _compiled(name: str, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-    """What the C program gives, with what it leaves of each block added in their order; None where there is none."""
+def _on_cpu(name: str, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    radial, parameters = given[:2]
+    values = radial.new_empty((radial.shape[0], 1, parameters.shape[1]))
+    if name == "forward":
+        return _compiled(name, given, (values,)) or _in_blocks(name, given)
+    of_blocks = parameters.new_empty((-(-radial.shape[0] // BLOCK), *parameters.shape))
+    outputs = (*alike(radial), of_blocks, *((values,) if name == "double_backward" else ()))
+    if _compiled(name, given, outputs):
+        return (outputs[0], of_blocks.sum(0), *outputs[2:])
+    return _in_blocks(name, given)
+
+
+def _compiled(name: str, given: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    """The outputs as the C program fills them; None where there is none."""
     (n_pairs, *_), (*_, n_functions) = given[0].shape, given[1].shape
-    outputs = list(FAKES[name](*given))
-    if name != "forward":
-        outputs[1] = outputs[1].new_empty((-(-n_pairs // BLOCK), *outputs[1].shape))
-    arrays = (*(tensor.contiguous() for tensor in given), *outputs)
-    work, sizes = n_pairs * n_functions, {"COLUMNS": n_functions, "BLOCK": BLOCK}
-    if not native.run("sensitivities_cpu.c", name, (n_pairs,), work, arrays, **sizes):
-        return None
-    if name != "forward":
-        outputs[1] = outputs[1].sum(0)
-    return tuple(outputs)
+    inputs = [tensor.contiguous() for tensor in given]
+    sizes, work = {"COLUMNS": n_functions, "BLOCK": BLOCK}, n_pairs * n_functions
+    return native.results("sensitivities_cpu.c", name, (n_pairs,), work, inputs, outputs, **sizes)
 
 
-def _in_blocks(function, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _in_blocks(name: str, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """A plain function over blocks of pairs: results of pairs side by side, of parameters summed."""
     (n_pairs, *_), (*_, n_functions) = given[0].shape, given[1].shape
     step = max(1, BLOCK_NUMBERS // max(1, n_functions))
     radial, parameters, *rest = given
+    plain = getattr(sensitivities_torch, name)
     results = [
-        _printed(function, (radial[k : k + step], parameters, *(t[k : k + step] for t in rest[:2]), *rest[2:]))
+        _as_tuple(plain(radial[k : k + step], parameters, *(t[k : k + step] for t in rest[:2]), *rest[2:]))
         for k in range(0, max(1, n_pairs), step)
     ]
     if len(results) == 1:
@@ -144,8 +141,9 @@ def _backward_vjp(ctx, *grads):
 def _double_backward_vjp(ctx, *grads):
     """Order three and above: PyTorch differentiates the plain functions."""
 
-    def plain(*saved: Tensor) -> tuple[Tensor, ...]:
-        return _printed(sensitivities_torch.double_backward, saved)
+    def plain(radial: Tensor, parameters: Tensor, grad: Tensor, *cotangents: Tensor) -> tuple[Tensor, ...]:
+        *slopes, of_grad = sensitivities_torch.double_backward(radial, parameters, grad.unsqueeze(1), *cotangents)
+        return (*slopes, of_grad.squeeze(1))
 
     return derivatives(plain, ctx.saved_tensors, ctx.needs_input_grad, grads)
 

@@ -12,7 +12,7 @@ Components of [r̂…r̂]_0, the traceless part of the powers of a direction, of
 /* REAL is float or double; FORWARD, BACKWARD or DOUBLE_BACKWARD selects a program. */
 typedef REAL real;
 
-/* One vector register of channels. */
+/* One vector register of channels, or of what else the columns are. */
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #elif defined(__AVX__)

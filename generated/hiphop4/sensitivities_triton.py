@@ -31,7 +31,7 @@ def _run(kernel, threads: int, rows: int, columns: int, tensors: tuple[Tensor, .
         launch(kernel, threads, (triton.cdiv(rows, height),), (*tensors, rows), **sizes)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def forward_kernel(
     radial, parameters, sensitivities, rows, COLUMNS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
 ):
@@ -67,7 +67,7 @@ def forward(radial: Tensor, parameters: Tensor) -> Tensor:
     return sensitivities
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def backward_kernel(
     radial, parameters, grad_sensitivities, grad_radial, grad_parameters, rows, COLUMNS: tl.constexpr,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
@@ -119,7 +119,7 @@ def backward(radial: Tensor, parameters: Tensor, grad_sensitivities: Tensor) -> 
     return grad_radial, grad_parameters.sum(0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def double_backward_kernel(
     radial, parameters, grad_sensitivities, grad_grad_radial, grad_grad_parameters, grad_radial, grad_parameters,
     grad_grad_sensitivities, rows, COLUMNS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,

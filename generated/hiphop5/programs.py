@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import native
-from .operators import alike, check_shapes, check_types, derivatives, gpu_module, operator
+from .operators import alike, check_shapes, check_types, derivatives, dispatch, operator
 
 # Rows (atoms times channels) that plain PyTorch takes at a time: temporaries stay in the cache of a CPU.
 CPU_BLOCK_ROWS = 65_536
@@ -76,12 +76,9 @@ class Programs:
 
     def _run(self, name: str, *tensors: Tensor):
         self._check(name, tensors)
-        if tensors[0].is_cuda:
-            return getattr(gpu_module(f"{self.stem}_triton", self.plain), name)(*tensors)
-        if tensors[0].shape[2] == 1:
-            # C programs take vectors of channels: one channel of many atoms is many channels of one atom.
-            return self._transposed(name, *tensors)
-        return self._run_on_cpu(name, *tensors)
+        # C programs take vectors of channels: one channel of many atoms is many channels of one atom.
+        on_cpu = self._transposed if tensors[0].shape[2] == 1 else self._run_on_cpu
+        return dispatch(name, f"{self.stem}_triton", self.plain, tensors, lambda: on_cpu(name, *tensors))
 
     def _transposed(self, name: str, *tensors: Tensor):
         found = self._run_on_cpu(name, *(tensor.permute(2, 1, 0) for tensor in tensors))

@@ -3,8 +3,9 @@
 # Do not edit: change the spec and run `tensorgraph build hipnn/spec.yaml --out .` beside this folder.
 """What the Triton kernels over pairs share: the sizes of their tiles, and how they are launched.
 
-Their sums begin as loads of their place under a mask that is never true: zeros, in the layout of what is stored there.
-For zeros that it makes itself the compiler chooses another layout, and moves all factors through shared memory.
+Sums over neighbours begin as loads of their place under a mask that is never true: zeros, in the layout of what is
+stored there. For zeros that it makes itself the compiler chooses another layout, and moves all factors through shared
+memory.
 """
 
 from __future__ import annotations

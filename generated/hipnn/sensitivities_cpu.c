@@ -13,7 +13,7 @@ exp(−½ σ² (u − κ)²) · c for rows of pairs (radial: u = 1/r, the cutoff
 /* REAL is float or double; FORWARD, BACKWARD or DOUBLE_BACKWARD selects a program. */
 typedef REAL real;
 
-/* One vector register of channels. */
+/* One vector register of channels, or of what else the columns are. */
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #elif defined(__AVX__)
@@ -45,8 +45,9 @@ static inline __attribute__((always_inline)) vector exponential(vector x)
 #pragma GCC unroll 16
     for (int k = DEGREE - 1; k >= 0; k--)
         series = series * r + (real)inverse_factorials[k];
-    const integers bits = (integers)series + ((integers)shifted << (sizeof(real) == 4 ? 23 : 52));
-    return (vector)(bits & ~(x < (real)-60));
+    /* 2^n by its bits; multiplied, so that what is no number stays none. */
+    const integers power = (integers)((vector){0} + (real)1) + ((integers)shifted << (sizeof(real) == 4 ? 23 : 52));
+    return (vector)((integers)(series * (vector)power) & ~(x < (real)-60));
 }
 
 /* COLUMNS and BLOCK, the rows whose sums are left together, are constants: loops over vectors are unrolled. */

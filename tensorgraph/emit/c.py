@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tensorgraph.emit import c_tiles
-from tensorgraph.emit.printing import Commentary, Labels, expression, static_names, summing, uses, wrapped
+from tensorgraph.emit.printing import Commentary, Labels, expression, static_names, uses, wrapped
 from tensorgraph.scalar import Derivatives, Instruction, Opcode, Store, StraightLine
 from tensorgraph.scalar.instructions import reads
 
@@ -37,7 +37,7 @@ HEAD = """\
 /* REAL is float or double; FORWARD, BACKWARD or DOUBLE_BACKWARD selects a program. */
 typedef REAL real;
 
-/* One vector register of channels. */
+/* One vector register of channels, or of what else the columns are. */
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #elif defined(__AVX__)
@@ -79,9 +79,10 @@ def print_programs(programs: Derivatives[StraightLine], commentary: Commentary) 
     pieces = [f"/* {commentary.subject} in C.\n\n{commentary.notes}\n*/", HEAD]
     if uses(programs, Opcode.EXPONENTIAL):
         pieces.append(c_tiles.EXPONENTIAL)
-    pieces.append(c_tiles.HEAD if any(map(summing, programs)) else COPIES)
+    tiled = any(line.sums for line in programs)
+    pieces.append(c_tiles.HEAD if tiled else COPIES)
     for name, line in zip(programs._fields, programs, strict=True):
-        text = c_tiles.program(name, line, PATTERNS) if summing(line) else _program(name, line, commentary.labels)
+        text = c_tiles.program(name, line, PATTERNS) if tiled else _program(name, line, commentary.labels)
         pieces.append(f"#ifdef {name.upper()}\n{text}\n#endif")
     return "\n\n".join(pieces) + "\n"
 

@@ -33,8 +33,9 @@ static inline __attribute__((always_inline)) vector exponential(vector x)
 #pragma GCC unroll 16
     for (int k = DEGREE - 1; k >= 0; k--)
         series = series * r + (real)inverse_factorials[k];
-    const integers bits = (integers)series + ((integers)shifted << (sizeof(real) == 4 ? 23 : 52));
-    return (vector)(bits & ~(x < (real){LEAST_EXPONENT}));
+    /* 2^n by its bits; multiplied, so that what is no number stays none. */
+    const integers power = (integers)((vector){{0}} + (real)1) + ((integers)shifted << (sizeof(real) == 4 ? 23 : 52));
+    return (vector)((integers)(series * (vector)power) & ~(x < (real){LEAST_EXPONENT}));
 }}"""
 
 HEAD = """\
@@ -122,8 +123,8 @@ def _body(line: StraightLine, patterns: Mapping[Opcode, str]) -> Iterator[str]:
     arrays = {array.name: array for array in (*line.inputs, *line.outputs)}
     for item in line.body:
         if isinstance(item, Store):
-            array = arrays[item.array]
-            value = "(vector){0}" if item.target is None else names[item.target]
+            assert item.target is not None  # for zeros do not depend on rows and columns
+            array, value = arrays[item.array], names[item.target]
             yield STORES[array.axes].format(array=array.name, size=array.size, k=item.index, x=value)
         else:
             yield f"const vector {names[item.target]} = {_right_hand_side(item, names, arrays, patterns)};"

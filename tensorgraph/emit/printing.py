@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tensorgraph.scalar import Axes, Instruction, Opcode, Store, StraightLine
+from tensorgraph.scalar import Instruction, Opcode, Store, StraightLine
 
 LINE_LENGTH = 120
 
@@ -37,11 +37,6 @@ def sections(line: StraightLine, labels: Labels) -> Iterator[tuple[str, list[Ins
 def uses(programs: Iterable[StraightLine], opcode: Opcode) -> bool:
     """Whether one of the programs has such an instruction."""
     return any(isinstance(item, Instruction) and item.opcode is opcode for line in programs for item in line.body)
-
-
-def summing(line: StraightLine) -> bool:
-    """Whether some array lacks an axis, so that the program may have to sum."""
-    return any(array.axes is not Axes.BOTH for array in (*line.inputs, *line.outputs))
 
 
 def literal(constant: Fraction) -> str:

@@ -66,7 +66,7 @@ def print_function(name: str, line: StraightLine, summary: str, labels: Labels) 
     """One function from tensors ``[n, size, ...]`` to stacked outputs, but see ``Axes``."""
     stores = [item for item in line.body if isinstance(item, Store)]
     names = reused_names(line, (item.target for item in stores if item.target is not None))
-    like = f"{next((array for array in line.inputs if array.axes is Axes.BOTH), line.inputs[0]).name}[:, 0]"
+    like = f"{line.inputs[0].name}[:, 0]"
     axes = {array.name: array.axes for array in line.inputs}
     body = _signature(name, line, summary)
     for comment, items in sections(line, labels):

@@ -14,7 +14,6 @@ from tensorgraph.emit.printing import (
     return_type,
     sections,
     static_names,
-    summing,
     wrapped,
 )
 from tensorgraph.scalar import Derivatives, Instruction, Opcode, Store, StraightLine
@@ -61,7 +60,7 @@ def launch(kernel, tensors: list[Tensor]) -> None:
 def print_programs(programs: Derivatives[StraightLine], commentary: Commentary) -> str:
     """The module with a kernel and a launching function for each program."""
     opening = f'"""{commentary.subject} as fused Triton kernels.\n\n{commentary.notes}\n"""'
-    if any(map(summing, programs)):
+    if any(line.sums for line in programs):
         return triton_tiles.print_programs(opening, programs, PATTERNS)
     parts = [opening, SHELL]
     for name, line in zip(programs._fields, programs, strict=True):

@@ -10,15 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from tensorgraph.emit.printing import expression, return_type, static_names, wrapped
 from tensorgraph.scalar import ArrayRef, Axes, Derivatives, Opcode, Store, StraightLine
 
-SHELL = '''\
+TILE = 512
+"""Rows times columns of a tile."""
+
+SHELL = f'''\
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .launching import launch
 
-TILE = 512
-THREADS = {programs}
+TILE = {TILE}
+THREADS = {{programs}}
 
 
 def tile(columns: int) -> tuple[int, int]:
@@ -31,7 +34,7 @@ def _run(kernel, threads: int, rows: int, columns: int, tensors: tuple[Tensor, .
     """Runs a kernel over all tiles of contiguous tensors; without columns it sums nothing to zeros."""
     if rows:
         height, width = tile(columns)
-        sizes = {{"COLUMNS": columns, "HEIGHT": height, "WIDTH": width}}
+        sizes = {{{{"COLUMNS": columns, "HEIGHT": height, "WIDTH": width}}}}
         launch(kernel, threads, (triton.cdiv(rows, height),), (*tensors, rows), **sizes)'''
 THREADS = 128
 
@@ -72,7 +75,7 @@ def _kernel(name: str, line: StraightLine, patterns: Mapping[Opcode, str]) -> st
     sizes = ["rows", "COLUMNS: tl.constexpr", "HEIGHT: tl.constexpr", "WIDTH: tl.constexpr"]
     operations = line.operations
     body = [
-        "@triton.jit",
+        '@triton.jit(do_not_specialize=["rows"])',
         *wrapped(f"def {name}_kernel(", [*pointers, *sizes], "):"),
         f"    # {operations.total} operations per row and column, {operations.exponentials} of them exponentials",
         "    tile = tl.program_id(0).to(tl.int64)",
@@ -95,8 +98,8 @@ def _body(line: StraightLine, patterns: Mapping[Opcode, str]) -> Iterator[str]:
     axes = {array.name: array.axes for array in (*line.inputs, *line.outputs)}
     for item in line.body:
         if isinstance(item, Store):
-            value = "tl.zeros((HEIGHT, WIDTH), tl.float32)" if item.target is None else names[item.target]
-            yield STORES[axes[item.array]].format(place=_place(item.array, item.index, axes), x=value)
+            assert item.target is not None  # for zeros do not depend on rows and columns
+            yield STORES[axes[item.array]].format(place=_place(item.array, item.index, axes), x=names[item.target])
         elif item.source is not None:
             source = item.source
             load = LOADS[axes[source.array]].format(place=_place(source.array, source.index, axes))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tensorgraph.compiler import Compilation
+from tensorgraph.emit.triton_tiles import TILE
 from tensorgraph.scalar import Axes, Derivatives, StraightLine
 from tensorgraph.spec import NetworkSpec
 
@@ -77,9 +78,12 @@ def pair_kernels(compilation: Compilation, channels: int) -> tuple[PairKernel, .
 
 def _sensitivities(programs: Derivatives[StraightLine], functions: int) -> Iterator[PairKernel]:
     names = ("sensitivities", "sensitivities_backward", "sensitivities_2")
+    rows = max(1, TILE // (1 << (functions - 1).bit_length()))
     for name, kernel, line in zip(names, programs._fields, programs, strict=True):
+        # What belongs to functions alone is read from the cache, and written and read once for each tile.
         columns = {Axes.BOTH: functions, Axes.ROWS: 1, Axes.COLUMNS: 0}
-        numbers = sum(array.size * columns[array.axes] for array in (*line.inputs, *line.outputs))
+        numbers: float = sum(array.size * columns[array.axes] for array in (*line.inputs, *line.outputs))
+        numbers += sum(2 * a.size * functions / rows for a in line.outputs if a.axes is Axes.COLUMNS)
         operations = line.operations.total * functions
         constants = (("COLUMNS", functions),)
         yield PairKernel(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 
-from tensorgraph.scalar.ir import ArrayRef, Input
+from tensorgraph.scalar.ir import ArrayRef, Axes, Input
 
 
 class Opcode(Enum):
@@ -94,6 +94,9 @@ class StraightLine:
     def verify(self) -> None:
         """Checks that values are made once and before their use, and that every output element is stored once.
 
+        Where the program sums, it has no constants, and all that it stores depends on rows and columns: targets would
+        differ in the shape, and so in the sum, of anything else.
+
         Raises:
             ValueError: the first instruction or store that is wrong.
         """
@@ -108,15 +111,34 @@ class StraightLine:
         stored = [(item.array, item.index) for item in self.body if isinstance(item, Store)]
         if sorted(stored) != sorted((array.name, index) for array in self.outputs for index in range(array.size)):
             raise ValueError("not every output element is stored exactly once")
+        if self.sums:
+            self._verify_axes()
+
+    def _verify_axes(self) -> None:
+        of_array = {array.name: array.axes for array in self.inputs}
+        axes: dict[int | None, set[Axes]] = {None: set()}
+        for at, item in enumerate(self.body):
+            if isinstance(item, Instruction):
+                if item.opcode is Opcode.CONSTANT:
+                    raise ValueError(f"item {at} is a constant in a program that sums: {item}")
+                own = {of_array[item.source.array]} if item.source else set()
+                axes[item.target] = own.union(*(axes[operand] for operand in item.operands))
+            elif Axes.BOTH not in axes[item.target] and axes[item.target] != {Axes.ROWS, Axes.COLUMNS}:
+                raise ValueError(f"item {at} stores what does not depend on rows and columns: {item}")
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.body))
 
     @property
+    def sums(self) -> bool:
+        """Whether some array has rows or columns alone, so that there are sums."""
+        return any(array.axes is not Axes.BOTH for array in (*self.inputs, *self.outputs))
+
+    @property
     def operations(self) -> OperationCount:
         """What the body costs."""
         costs = [COST[item.opcode] for item in self.body if isinstance(item, Instruction)]
-        return OperationCount(*(sum(kind) for kind in zip(*costs, strict=True))) if costs else OperationCount(0, 0, 0)
+        return OperationCount(*(sum(cost[kind] for cost in costs) for kind in range(3)))
 
     @property
     def live_profile(self) -> list[int]:

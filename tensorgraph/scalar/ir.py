@@ -277,7 +277,7 @@ def evaluate(program: ScalarProgram, arrays: Mapping[str, Sequence[Any]]) -> dic
             case Sum(terms):
                 values.append(sum(_times(coefficient, values[value]) for coefficient, value in terms))
             case Exponential(exponent):
-                values.append(exp(values[exponent]) if values[exponent] >= LEAST_EXPONENT else 0.0)
+                values.append(0.0 if values[exponent] < LEAST_EXPONENT else exp(values[exponent]))
     return {
         array.name: [_times(e.coefficient, values[e.value]) if e.coefficient else 0 for e in elements]
         for array, elements in program.outputs

@@ -279,7 +279,7 @@ INLINE void dots(const int n_a, const int n_b, int64_t channels, real *out, cons
 
 /* The pairs of each atom, shared among threads. */
 #define FOR_PAIRS(p)                                                                                                   \
-    _Pragma("omp for schedule(dynamic, 4) nowait") for (int64_t at = 0; at < atoms; at++)                      \
+    _Pragma("omp for schedule(dynamic, 4) nowait") for (int64_t at = 0; at < atoms; at++)                              \
         for (int64_t p = target_starts[all.atom[at]]; p < target_starts[all.atom[at] + 1]; p++)
 
 #ifdef ENVIRONMENT
