@@ -154,12 +154,12 @@ INLINE vector first(vector value, int64_t lanes)
 }
 
 /* Sum of factors[k] rows[k], the rows a stride of numbers apart; four chains, so that no addition waits for the last. */
-INLINE vector combine(const int size, const real *factors, const real *rows, int64_t stride, int64_t lanes)
+INLINE vector combine(const int size, const real *factors, const real *rows, int64_t stride)
 {
     vector sums[4] = {{0}, {0}, {0}, {0}};
     UNROLLED
     for (int k = 0; k < size; k++)
-        sums[k % 4] += factors[k] * load(rows + k * stride, lanes);
+        sums[k % 4] += factors[k] * load(rows + k * stride, LANES);
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
@@ -213,11 +213,11 @@ INLINE void gather(const int n_a, const int n_b, const int change, sequence all,
                 sums[a] = (vector){0};
             for (int64_t k = pairs.starts[i]; k < pairs.starts[i + 1]; k++) {
                 const int64_t p = pairs.order ? pairs.order[k] : k, row = all.place[other[p]] * n_b * LANES;
-                const vector message = combine(n_b, B + p * n_b, packed + row, LANES, LANES);
+                const vector message = combine(n_b, B + p * n_b, packed + row, LANES);
                 if (change) {
-                    vector changed = combine(n_b, B_change + p * n_b, packed + row, LANES, LANES);
+                    vector changed = combine(n_b, B_change + p * n_b, packed + row, LANES);
                     if (R_change)
-                        changed += combine(n_b, B + p * n_b, packed_change + row, LANES, LANES);
+                        changed += combine(n_b, B + p * n_b, packed_change + row, LANES);
                     UNROLLED
                     for (int a = 0; a < n_a; a++)
                         sums[a] += A_change[p * n_a + a] * message + A[p * n_a + a] * changed;
@@ -236,12 +236,22 @@ INLINE void gather(const int n_a, const int n_b, const int change, sequence all,
 
 /* sums[a] += X[a,c] B[b] Y[b,c], of one vector of channels. */
 INLINE void dot(const int n_a, const int n_b, vector *sums, const real *X, const real *B, const real *Y,
-                int64_t channels, int64_t lanes)
+                int64_t channels)
 {
-    vector message = combine(n_b, B, Y, channels, lanes);
-    if (lanes < LANES) /* What is beyond the last channel is zero only where all B are finite. */
-        message = first(message, lanes);
+    const vector message = combine(n_b, B, Y, channels);
     UNROLLED
+    for (int a = 0; a < n_a; a++)
+        sums[a] += message * load(X + a * channels, LANES);
+}
+
+/* The same of the last channels, which do not fill a vector. Not unrolled: they are few, and compiling took seconds. */
+static __attribute__((noinline)) void dot_rest(int n_a, int n_b, vector *sums, const real *X, const real *B,
+                                               const real *Y, int64_t channels, int64_t lanes)
+{
+    vector message = {0};
+    for (int b = 0; b < n_b; b++)
+        message += B[b] * load(Y + b * channels, lanes);
+    message = first(message, lanes); /* What is beyond the last channel is zero only where all B are finite. */
     for (int a = 0; a < n_a; a++)
         sums[a] += message * load(X + a * channels, lanes);
 }
@@ -256,14 +266,14 @@ INLINE void dots(const int n_a, const int n_b, int64_t channels, real *out, cons
         sums[a] = (vector){0};
     int64_t channel = 0;
     for (; channel + LANES <= channels; channel += LANES) {
-        dot(n_a, n_b, sums, X + channel, B, Y + channel, channels, LANES);
+        dot(n_a, n_b, sums, X + channel, B, Y + channel, channels);
         if (other_B)
-            dot(n_a, n_b, sums, other_X + channel, other_B, other_Y + channel, channels, LANES);
+            dot(n_a, n_b, sums, other_X + channel, other_B, other_Y + channel, channels);
     }
     if (channel < channels) {
-        dot(n_a, n_b, sums, X + channel, B, Y + channel, channels, channels - channel);
+        dot_rest(n_a, n_b, sums, X + channel, B, Y + channel, channels, channels - channel);
         if (other_B)
-            dot(n_a, n_b, sums, other_X + channel, other_B, other_Y + channel, channels, channels - channel);
+            dot_rest(n_a, n_b, sums, other_X + channel, other_B, other_Y + channel, channels, channels - channel);
     }
     sum_lanes(n_a, sums, out);
 }
