@@ -162,6 +162,12 @@ def assert_close(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance:
         assert not a.numel() or float((a.double() - b).abs().max()) <= tolerance * scale, f"result {level}"
 
 
+def assert_equal_bits(first: Sequence[Tensor], *others: Sequence[Tensor]) -> None:
+    """Of all numbers of results that were found in several ways."""
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
 def chosen_backend(monkeypatch: pytest.MonkeyPatch, native: ModuleType, names: set[str]) -> Iterator[Callable]:
     """Chooses what runs the programs of these names, and makes sure in the end that it ran all of them.
 

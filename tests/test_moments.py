@@ -17,6 +17,7 @@ from generated import hiphop5
 from tests.helpers import (
     TOLERANCE,
     assert_close,
+    assert_equal_bits,
     backends,
     chosen_backend,
     double,
@@ -150,9 +151,7 @@ def test_any_layout(backend_of, backend):
 
 def test_number_of_threads_changes_no_bit():
     given = case("many", dtype=torch.float32)
-    found = with_threads((1, 2, 5), lambda: results(ours, given, 2))
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    assert_equal_bits(*with_threads((1, 2, 5), lambda: results(ours, given, 2)))
 
 
 @pytest.mark.parametrize("summed", [*itertools.permutations([1.0, 1e16, -1e16])], ids=str)

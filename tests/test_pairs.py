@@ -16,6 +16,7 @@ from generated import hiphop4
 from tests.helpers import (
     TOLERANCE,
     assert_close,
+    assert_equal_bits,
     backends,
     chosen_backend,
     double,
@@ -261,9 +262,7 @@ def test_names_of_atoms_change_no_bit(name):
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_number_of_threads_changes_no_bit(dtype):
     given = case("a thousand neighbours of one atom", 129, dtype=dtype)
-    found = with_threads((1, 2, 3, 5), lambda: results(ours, given, 2))
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    assert_equal_bits(*with_threads((1, 2, 3, 5), lambda: results(ours, given, 2)))
 
 
 @backends

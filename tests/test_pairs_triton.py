@@ -14,7 +14,7 @@ from torch import Tensor
 
 from generated import hiphop4
 from tests import helpers
-from tests.helpers import gpu
+from tests.helpers import assert_equal_bits, gpu
 
 pytest.importorskip("triton", reason="triton is not installed on this platform")
 PACKAGE = hiphop4.__name__
@@ -273,8 +273,7 @@ def test_a_gpu_is_not_waited_for_and_gives_equal_bits(repeats):
         grouping.PairGroups.of(torch.stack(given.index[:2]), 50)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    for other in found:
-        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    assert_equal_bits(first, *found)
 
 
 @pytest.mark.parametrize("channels", [pytest.param(n, marks=gpu) for n in (5, 128, 200)])
@@ -293,4 +292,4 @@ def test_a_cuda_graph_holds_a_step(channels):
         for tensor in inputs:
             tensor.mul_(1.5)
     graph.replay()
-    assert all(torch.equal(a, b) for a, b in zip(held, step(inputs, given), strict=True))
+    assert_equal_bits(held, step(inputs, given))

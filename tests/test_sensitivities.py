@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from generated import hiphop5
-from tests.helpers import TOLERANCE, assert_close, devices, quiet, with_threads
+from tests.helpers import TOLERANCE, assert_close, assert_equal_bits, devices, quiet, with_threads
 from tests.helpers import values_and_derivatives as results
 
 module, native = (importlib.import_module(f"{hiphop5.__name__}.{name}") for name in ("sensitivities", "native"))
@@ -133,9 +133,7 @@ def test_kernels_equal_plain_pytorch(n_pairs, n_functions, program, count, dtype
 def test_results_do_not_depend_on_the_number_of_threads(n_pairs):
     """Few pairs, and so many that PyTorch, too, shares the sum over blocks among threads."""
     given = drawn(n_pairs, 20, torch.float32)
-    first, *others = with_threads((1, 2, 3), lambda: module._run("double_backward", given))
-    for other in others:
-        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    assert_equal_bits(*with_threads((1, 2, 3), lambda: module._run("double_backward", given)))
 
 
 @pytest.mark.parametrize("strict", [True, False])

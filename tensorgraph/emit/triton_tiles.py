@@ -12,6 +12,8 @@ from tensorgraph.scalar import ArrayRef, Axes, Derivatives, Opcode, Store, Strai
 
 TILE = 512
 """Rows times columns of a tile."""
+THREADS = 128
+"""That work on one."""
 
 SHELL = f'''\
 import triton
@@ -36,7 +38,6 @@ def _run(kernel, threads: int, rows: int, columns: int, tensors: tuple[Tensor, .
         height, width = tile(columns)
         sizes = {{{{"COLUMNS": columns, "HEIGHT": height, "WIDTH": width}}}}
         launch(kernel, threads, (triton.cdiv(rows, height),), (*tensors, rows), **sizes)'''
-THREADS = 128
 
 # Where the elements of an array begin, and how the others follow.
 STARTS = {

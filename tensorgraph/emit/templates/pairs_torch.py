@@ -1,4 +1,4 @@
-"""The sum over neighbours in plain PyTorch: what they mean, and what runs where nothing is compiled.
+"""The sum over neighbours in plain PyTorch: what it means, and what runs where nothing is compiled.
 
 The pairs of each atom are padded with zeros to one number, so that a sum over neighbours is a product of matrices.
 """
