@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .operators import operator
+
 
 @dataclass(frozen=True)
 class Grouping:
@@ -33,7 +35,7 @@ class Grouping:
 
     def sum(self, rows: Tensor) -> Tensor:
         """[n_rows, n] -> [n_groups, n]; differentiable to any order."""
-        return _Sum.apply(rows, self.group_of_row, self.starts, self.order)
+        return _sum_operator(rows, self.group_of_row, self.starts, self.order)
 
 
 def _sorted(keys: Tensor) -> bool:
@@ -52,45 +54,59 @@ def _argsort(keys: Tensor) -> Tensor:
     return torch.argsort(keys.int(), stable=True)  # shorter keys sort several times faster
 
 
-class _Sum(torch.autograd.Function):
+def _sum(rows: Tensor, group_of_row: Tensor, starts: Tensor, order: Tensor | None) -> Tensor:
     """Sums over groups; the adjoint gives each row its group's value."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, group_of_row: Tensor, starts: Tensor, order: Tensor | None) -> Tensor:
-        ctx.save_for_backward(group_of_row, starts, order)
-        rows = rows if order is None else rows.index_select(0, order)
-        return torch.segment_reduce(rows.contiguous(), "sum", offsets=starts, unsafe=True)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        return _Spread.apply(gradients[0], *ctx.saved_tensors), None, None, None
+    rows = rows if order is None else rows.index_select(0, order)
+    return torch.segment_reduce(rows.contiguous(), "sum", offsets=starts, unsafe=True)
 
 
-class _Spread(torch.autograd.Function):
-    """The value of each row's group."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, group_of_row: Tensor, starts: Tensor, order: Tensor | None) -> Tensor:
-        ctx.save_for_backward(group_of_row, starts, order)
-        return values.index_select(0, group_of_row)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        return _Sum.apply(gradients[0], *ctx.saved_tensors), None, None, None
+def _spread(values: Tensor, group_of_row: Tensor, starts: Tensor, order: Tensor | None) -> Tensor:
+    """The value of each row's group; the adjoint sums over groups."""
+    return values.index_select(0, group_of_row)
 
 
-class _Reorder(torch.autograd.Function):
+def _reorder(rows: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
     """Rows in another order; the adjoint is the inverse order."""
+    return rows.index_select(0, order)
 
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-        ctx.save_for_backward(order, inverse)
-        return rows.index_select(0, order)
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        order, inverse = ctx.saved_tensors
-        return _Reorder.apply(gradients[0], inverse, order), None, None
+def _fake_sum(rows, group_of_row, starts, order):
+    return rows.new_empty((starts.shape[0] - 1, *rows.shape[1:]))
+
+
+def _fake_spread(values, group_of_row, starts, order):
+    return values.new_empty((group_of_row.shape[0], *values.shape[1:]))
+
+
+def _fake_reorder(rows, order, inverse):
+    return rows.new_empty(rows.shape)
+
+
+def _of_grouping(ctx: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Group of each row, starts and order, as an operator of groupings saved them; an order that is None is not."""
+    _, group_of_row, starts, *order = ctx.saved_tensors
+    return group_of_row, starts, order[0] if order else None
+
+
+def _sum_vjp(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    return _spread_operator(grad, *_of_grouping(ctx)), None, None, None
+
+
+def _spread_vjp(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    return _sum_operator(grad, *_of_grouping(ctx)), None, None, None
+
+
+def _reorder_vjp(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    _, order, inverse = ctx.saved_tensors
+    return _reorder_operator(grad, inverse, order), None, None
+
+
+# Operators, not `torch.autograd.Function`: PyTorch's compiler makes of those something that can be differentiated once,
+# and gives zeros for the second derivatives that training on forces needs.
+_CODE = ("grouping.py", "operators.py")
+_sum_operator = operator("group_sum", _sum, _fake_sum, _sum_vjp, _CODE)
+_spread_operator = operator("group_spread", _spread, _fake_spread, _spread_vjp, _CODE)
+_reorder_operator = operator("reorder", _reorder, _fake_reorder, _reorder_vjp, _CODE)
 
 
 def group_sum(rows: Tensor, group_of_row: Tensor, n_groups: int) -> Tensor:
@@ -141,7 +157,7 @@ class PairGroups:
         """[n_pairs, ...], from the given order to the sorted one; differentiable to any order."""
         if self.order is None:
             return pair_values
-        return _Reorder.apply(pair_values, self.order, self.inverse)
+        return _reorder_operator(pair_values, self.order, self.inverse)
 
 
 class Padding:
