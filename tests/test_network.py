@@ -259,3 +259,14 @@ def test_no_sensitivity_nor_its_derivatives_are_subnormal_in_float32() -> None:
     assert (exact < 1e-30).any()
     for found in (values, slope, torch.autograd.grad(slope.sum(), inverse)[0]):
         assert not ((found != 0) & (found.abs() < 1e-29)).any()
+
+
+@pytest.mark.parametrize("cutoff", [3.0, 0.0, float("nan")])
+def test_pairs_within_less_than_the_cutoff_are_refused(cutoff):
+    model = small_model(package("hipnn"))
+    inputs = batch_of(package("hipnn"), molecule(4, 0)).inputs[:5]
+    for method in (model, model.energy_and_forces):
+        method(*inputs, cutoff=package("hipnn").architecture.CUTOFF)
+        method(*inputs)
+        with pytest.raises(ValueError, match=f"pairs were listed within {cutoff} Å, but the model needs all within"):
+            method(*inputs, cutoff=cutoff)

@@ -6,6 +6,7 @@
 `torch.library.custom_op` would import PyTorch's compiler at the first call, for a second.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -76,6 +77,33 @@ def _has_triton() -> bool:
         warnings.warn(f"{architecture.NAME}: no Triton kernels ({error}); plain PyTorch runs on the GPU", stacklevel=2)
         return False
     return True
+
+
+def is_recorded() -> bool:
+    """Whether PyTorch records a graph of operations (compiled, exported or traced): values must not be asked for."""
+    if torch.compiler.is_compiling():  # which cannot compile the questions below
+        return True
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._ops._len_torch_dispatch_stack_pre_dispatch() > 0
+
+
+def is_traced() -> bool:
+    """Whether operations are recorded below autograd, as by `make_fx`: a graph does not detach what was detached."""
+    return is_recorded() and not torch.compiler.is_compiling()
+
+
+def check_recording(validate: bool) -> None:
+    """Raises RuntimeError in TorchScript, and where checks of values would have to be part of an exported graph."""
+    if torch.jit.is_tracing() or torch.jit.is_scripting():
+        raise RuntimeError("TorchScript would fix how the pairs of this input are sorted; use torch.export instead")
+    if validate and torch.compiler.is_exporting():
+        raise RuntimeError("checks of values cannot be exported: set `validate = False` on the model first")
+
+
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """A context in which everything keeps its dtype: programs are for one, and forces need more than half precision."""
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()
 
 
 def check_transforms(name: str, *tensors: Tensor) -> None:

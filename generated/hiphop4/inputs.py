@@ -12,6 +12,12 @@ SMALLEST_DISTANCE = 1e-3  # Å; closer atoms are taken for a mistake: at zero th
 NAMED_AT_MOST = 5
 
 
+def check_cutoff(cutoff: float | None, needed: float) -> None:
+    """Raise ValueError for pairs that were listed within less than the cutoff (Å) of the model; None is not known."""
+    if cutoff is not None and not cutoff >= needed:
+        raise ValueError(f"pairs were listed within {cutoff} Å, but the model needs all within its {needed} Å")
+
+
 def check_types(numbers: Tensor, pairs: Tensor, displacements: Tensor, structure: Tensor, dtype: torch.dtype) -> None:
     """Raise TypeError for a wrong dtype and ValueError for a wrong shape; values are not looked at."""
     if displacements.dtype != dtype:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .operators import operator
+from .operators import is_recorded, operator
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Grouping:
 
 
 def _sorted(keys: Tensor) -> bool:
-    """Whether the keys are known to be sorted; on a GPU, or in a compiled graph, an answer would hold everything up."""
-    if keys.is_cuda or torch.compiler.is_compiling():
+    """Whether the keys are known to be sorted; on a GPU an answer would be waited for, in a graph it would be fixed."""
+    if not keys.is_cpu or is_recorded():
         return False
     return bool((keys[1:] >= keys[:-1]).all())
 

@@ -59,7 +59,8 @@ def cutoff_function(distance: Tensor) -> Tensor:
 
 def linear(n_in: int, n_out: int, random: torch.Generator, bias: bool = True, xavier: bool = False) -> torch.nn.Linear:
     """A linear layer drawn from `random`: weights of variance 2/(n_in + n_out) (xavier), or torch's default range."""
-    layer: torch.nn.Linear = torch.nn.utils.skip_init(torch.nn.Linear, n_in, n_out, bias=bias)
+    device = torch.get_default_device()
+    layer: torch.nn.Linear = torch.nn.utils.skip_init(torch.nn.Linear, n_in, n_out, bias=bias, device=device)
     shape, bound, deviation = (n_out, n_in), 1 / math.sqrt(n_in), math.sqrt(2 / (n_in + n_out))
     with torch.no_grad():
         layer.weight.copy_(_normal(shape, deviation, random) if xavier else _uniform(shape, bound, random))
@@ -69,13 +70,20 @@ def linear(n_in: int, n_out: int, random: torch.Generator, bias: bool = True, xa
 
 
 def _normal(shape: tuple[int, ...], deviation: float, random: torch.Generator) -> Tensor:
-    """Normal numbers of the default dtype; drawn in float64, so that a seed means the same weights in every dtype."""
-    return (deviation * torch.randn(shape, generator=random, dtype=torch.float64)).to(torch.get_default_dtype())
+    """Normally distributed elements of the default dtype, on the default device.
+
+    They are drawn in float64 on the CPU, so that a seed means the same weights in every dtype and on every device.
+    """
+    return _by_default(deviation * torch.randn(shape, generator=random, dtype=torch.float64, device="cpu"))
 
 
 def _uniform(shape: tuple[int, ...], bound: float, random: torch.Generator) -> Tensor:
-    """Numbers uniform in [-bound, bound], drawn like `_normal`."""
-    return (bound * (2 * torch.rand(shape, generator=random, dtype=torch.float64) - 1)).to(torch.get_default_dtype())
+    """Elements uniform in [-bound, bound], drawn like `_normal`."""
+    return _by_default(bound * (2 * torch.rand(shape, generator=random, dtype=torch.float64, device="cpu") - 1))
+
+
+def _by_default(values: Tensor) -> Tensor:
+    return values.to(device=torch.get_default_device(), dtype=torch.get_default_dtype())
 
 
 class Sensitivity(torch.nn.Module):

@@ -9,7 +9,7 @@ The network of Allen, Shinkle, Bujack and Lubbers, arXiv:2503.23515, on the bloc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -17,8 +17,9 @@ from torch import Tensor
 
 from . import architecture
 from .grouping import PairGroups, group_sum
-from .inputs import check_atoms, check_pairs, check_types
+from .inputs import check_atoms, check_cutoff, check_pairs, check_types
 from .layers import Block, Geometry, linear
+from .operators import check_recording, is_traced, without_autocast
 
 
 class Prediction(NamedTuple):
@@ -73,12 +74,15 @@ class Model(torch.nn.Module):
     """The potential: `Model(seed=0)` has reproducible random weights and leaves torch's global random state alone.
 
     Input of every method: numbers [n_atoms] (int64, atomic numbers), pairs [2, n_pairs] (int64: central atom i,
-    neighbour j; both directions listed, in any order), displacements [n_pairs, 3] r_j − r_i in Å, and for several
-    structures at once structure [n_atoms] (int64) and their number. Pairs beyond the cutoff count exactly nothing.
+    neighbour j; both directions listed, in any order), displacements [n_pairs, 3] r_j − r_i in Å, for several
+    structures at once structure [n_atoms] (int64) and their number, and where it is known the cutoff (Å) within which
+    pairs were listed. Pairs beyond the model's own cutoff contribute exactly zero. Inside an autocast region a model
+    runs in the dtype of its weights.
 
     Raises TypeError for a wrong dtype, and ValueError, naming the atom or pair, for an unknown species, an index out of
-    range, a displacement that is not finite, or atoms closer than 1e-3 Å. `validate = False` skips the checks of
-    values, which on a GPU wait for the device.
+    range, a displacement that is not finite, atoms closer than 1e-3 Å, or pairs listed within less than the model's
+    cutoff. `validate = False` skips the checks of values, which on a GPU wait for the device and which cannot be part
+    of an exported graph. RuntimeError in TorchScript, and for an export with these checks.
     """
 
     NAME = architecture.NAME
@@ -92,10 +96,16 @@ class Model(torch.nn.Module):
         self.blocks = torch.nn.ModuleList(Block(width, order, random) for width, order in layers)
         self.energy_heads = EnergyHeads(random)
         self.validate = True
-        known = torch.tensor([number for _, number in architecture.SPECIES])
-        self.register_buffer("species", known, persistent=False)
+        self.register_buffer("species", _known_species(torch.get_default_device()), persistent=False)
+        self.register_load_state_dict_post_hook(_renew_species)
 
     species: Tensor
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Model:
+        """What `to` and the like do; those of a model on the meta device would leave `species` without values."""
+        super()._apply(fn, recurse)
+        _renew_species(self)
+        return self
 
     @property
     def dtype(self) -> torch.dtype:
@@ -109,11 +119,13 @@ class Model(torch.nn.Module):
         displacements: Tensor,
         structure: Tensor | None = None,
         n_structures: int = 1,
+        cutoff: float | None = None,
     ) -> Prediction:
         """Energies in eV; see the class for the input and the errors, and `Prediction` for the shapes."""
-        structure = self._checked_structure(numbers, pairs, displacements, structure, n_structures)
-        groups = PairGroups.of(pairs, numbers.shape[0])
-        return self._prediction(numbers, groups, displacements, structure, n_structures)
+        structure = self._checked_structure(numbers, pairs, displacements, structure, n_structures, cutoff)
+        with without_autocast(displacements.device):
+            groups = PairGroups.of(pairs, numbers.shape[0])
+            return self._prediction(numbers, groups, displacements, structure, n_structures)
 
     def _prediction(
         self, numbers: Tensor, groups: PairGroups, displacements: Tensor, structure: Tensor, n_structures: int
@@ -136,6 +148,7 @@ class Model(torch.nn.Module):
         displacements: Tensor,
         structure: Tensor | None = None,
         n_structures: int = 1,
+        cutoff: float | None = None,
         *,
         create_graph: bool = False,
     ) -> EnergyAndForces:
@@ -144,7 +157,20 @@ class Model(torch.nn.Module):
         Works under `torch.no_grad` and `torch.inference_mode` too (not with weights that were made under the latter).
         The virial is symmetrised; the stress of a cell of volume V is virial / V.
         """
-        structure = self._checked_structure(numbers, pairs, displacements, structure, n_structures)
+        structure = self._checked_structure(numbers, pairs, displacements, structure, n_structures, cutoff)
+        create_graph = create_graph or is_traced()  # the graph would have wrong derivatives, where it should have none
+        with without_autocast(displacements.device):
+            return self._energy_and_forces(numbers, pairs, displacements, structure, n_structures, create_graph)
+
+    def _energy_and_forces(
+        self,
+        numbers: Tensor,
+        pairs: Tensor,
+        displacements: Tensor,
+        structure: Tensor,
+        n_structures: int,
+        create_graph: bool,
+    ) -> EnergyAndForces:
         with torch.inference_mode(False), torch.enable_grad():
             numbers, pairs, displacements, structure = (
                 _with_gradients(tensor) for tensor in (numbers, pairs, displacements, structure)
@@ -170,7 +196,10 @@ class Model(torch.nn.Module):
         displacements: Tensor,
         structure: Tensor | None,
         n_structures: int,
+        cutoff: float | None,
     ) -> Tensor:
+        check_cutoff(cutoff, architecture.CUTOFF)
+        check_recording(self.validate)
         if structure is None:
             if n_structures != 1:
                 raise ValueError(f"{n_structures} structures need `structure`, the index of every atom's structure")
@@ -201,6 +230,16 @@ class Model(torch.nn.Module):
             f"{architecture.NAME}: {symbols}, {architecture.N_INVARIANTS} invariants of ranks up to "
             f"{architecture.MAX_RANK}, cutoff {architecture.CUTOFF} Å"
         )
+
+
+def _known_species(device: torch.device) -> Tensor:
+    """The atomic numbers of the species, [n_species]."""
+    return torch.tensor([number for _, number in architecture.SPECIES], device=device)
+
+
+def _renew_species(model: Model, _loaded: object = None) -> None:
+    """Puts the constant `species`, which no state dict holds, where the weights are."""
+    model.species = _known_species(model.energy_heads.of_species.weight.device)
 
 
 def _kinds(is_species: Tensor) -> Tensor:

@@ -142,13 +142,13 @@ NO_INDEX = (None,) * 4
 
 
 def _moments_vjp(ctx, grad):
-    tensors, index = ctx.saved_tensors[:2], ctx.saved_tensors[2:]
-    return (*_backward_operator(*tensors, grad, *index), None, *NO_INDEX)
+    saved = ctx.saved_tensors  # read once: activation checkpointing allows no more
+    return (*_backward_operator(*saved[:2], grad, *saved[2:]), None, *NO_INDEX)
 
 
 def _backward_vjp(ctx, *grads):
-    tensors, index = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
-    return (*_double_backward_operator(*tensors, *grads, *index), *NO_INDEX)
+    saved = ctx.saved_tensors
+    return (*_double_backward_operator(*saved[:3], *grads, *saved[3:]), *NO_INDEX)
 
 
 def _double_backward_vjp(ctx, *grads):

@@ -163,13 +163,13 @@ NO_INDEX = (None,) * len(PairIndex._fields)
 
 
 def _environment_vjp(ctx, grad):
-    tensors, index = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
-    return (*_backward_operator(*tensors, grad, *index), *NO_INDEX)
+    saved = ctx.saved_tensors  # read once: activation checkpointing allows no more
+    return (*_backward_operator(*saved[:3], grad, *saved[3:]), *NO_INDEX)
 
 
 def _backward_vjp(ctx, *grads):
-    tensors, index = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
-    return (*_double_backward_operator(*tensors, *grads, *index), *NO_INDEX)
+    saved = ctx.saved_tensors
+    return (*_double_backward_operator(*saved[:4], *grads, *saved[4:]), *NO_INDEX)
 
 
 def _double_backward_vjp(ctx, *grads):
