@@ -149,7 +149,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from tensorgraph.basis.verification import verify_basis
-    from tensorgraph.emit.writing import read_manifest
+    from tensorgraph.manifest import read_manifest
     from tensorgraph.report import verification_table
 
     checks = verify_basis(read_manifest(arguments.package).get("basis", {}))

@@ -302,4 +302,4 @@ def test_verify_of_what_is_no_package_is_one_line(tmp_path: Path, content: str |
     assert result.returncode == 1
     assert result.stdout == ""
     assert len(result.stderr.splitlines()) == 1
-    assert "is no generated package" in result.stderr
+    assert "is not a generated package" in result.stderr

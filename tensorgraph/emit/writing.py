@@ -8,7 +8,6 @@ next build.
 
 import ctypes
 import fcntl
-import json
 import os
 import re
 import secrets
@@ -18,12 +17,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from tensorgraph.errors import PackageError
+from tensorgraph.manifest import MANIFEST, read_manifest
 
-MANIFEST = "manifest.json"
-_MANIFEST_KEYS = frozenset({"name", "spec_digest", "tensorgraph_version", "files"})
+MANIFEST_KEYS = ("tensorgraph_version", "files")
 _CACHE = "__pycache__"
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -72,18 +70,6 @@ def write_package(package: PackageText, out: Path) -> Path:
             finally:  # holds the earlier package now, or what a failure left
                 shutil.rmtree(staging, ignore_errors=True)
     return target
-
-
-def read_manifest(package: Path) -> dict[str, Any]:
-    """The manifest of the package in a folder. Raises PackageError where there is none that can be read."""
-    try:
-        manifest = json.loads((package / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not JSON"
-        raise PackageError(f"{package} is no generated package: {MANIFEST}: {reason}") from None
-    if not isinstance(manifest, dict) or not manifest.keys() >= _MANIFEST_KEYS:
-        raise PackageError(f"{package} is no generated package: its {MANIFEST} lacks a key of {sorted(_MANIFEST_KEYS)}")
-    return manifest
 
 
 def check_package(package: PackageText, out: Path) -> tuple[str, ...]:
@@ -148,10 +134,10 @@ def _refuse_foreign(target: Path) -> None:
 def _written_files(target: Path) -> frozenset[str] | None:
     """The files that the manifest in `target` lists, or None where there is no manifest of a package of that name."""
     try:
-        manifest = json.loads((target / MANIFEST).read_bytes())
-    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
+        manifest = read_manifest(target, MANIFEST_KEYS)
+    except PackageError:
         return None
-    if not isinstance(manifest, dict) or not manifest.keys() >= _MANIFEST_KEYS or manifest["name"] != target.name:
+    if manifest["name"] != target.name:
         return None
     files = manifest["files"]
     if not isinstance(files, list) or not all(isinstance(path, str) for path in files):

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from tensorgraph.errors import PackageError
+from tensorgraph.manifest import read_manifest
 
 _PREFIX = "_tensorgraph_package_"
 _IMPORTING = threading.RLock()
@@ -35,20 +36,6 @@ def load_package(path: str | Path) -> ModuleType:
         if name not in sys.modules:
             _import(name, directory)
         return sys.modules[name]
-
-
-def read_manifest(directory: str | Path) -> dict[str, Any]:
-    """The manifest of the generated package in `directory`. Raises PackageError where there is none."""
-    path = Path(directory) / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PackageError(f"{directory} is not a generated package: manifest.json: {error.strerror}") from error
-    except ValueError as error:
-        raise PackageError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(manifest, dict) or not {"name", "spec_digest"} <= manifest.keys():
-        raise PackageError(f"{path} is not the manifest of a generated package: it lacks name or spec_digest")
-    return manifest
 
 
 def package_directory(package: ModuleType) -> Path:
