@@ -56,9 +56,7 @@ def load_model(
     return model.to(device)
 
 
-def open_potential(
-    path: str | Path, checkpoint: str | Path | None = None
-) -> tuple[ModuleType, Path | None]:
+def open_potential(path: str | Path, checkpoint: str | Path | None = None) -> tuple[ModuleType, Path | None]:
     """The package and the checkpoint, if any, that `path` means: the folder of a package, or a checkpoint alone.
 
     With the folder of a package, `checkpoint` names its weights. Raises PackageError for a folder that holds no
@@ -67,7 +65,9 @@ def open_potential(
     """
     if os.path.isfile(path):
         if checkpoint is not None:
-            raise CheckpointError(f"{path} is a file beside the checkpoint {checkpoint}; allowed: a package, or one file")
+            raise CheckpointError(
+                f"{path} is a file beside the checkpoint {checkpoint}; allowed: a package, or one file"
+            )
         return package_of_checkpoint(path), Path(path)
     if not os.path.isdir(path):
         raise PackageError(f"{path} does not exist; allowed: the folder of a generated package, or a checkpoint")
@@ -145,7 +145,9 @@ def _own_folder(folder: Path) -> Path:
         for place in (folder.parent, folder):
             status = place.stat()
             if hasattr(os, "getuid") and status.st_uid != os.getuid():
-                raise PackageError(f"{place} belongs to somebody else; allowed: TENSORGRAPH_CACHE names a folder of yours")
+                raise PackageError(
+                    f"{place} belongs to somebody else; allowed: TENSORGRAPH_CACHE names a folder of yours"
+                )
             if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise PackageError(f"{place}: others can write to it; allowed: a folder that only you can write to")
     return folder

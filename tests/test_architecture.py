@@ -10,7 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "tensorgraph"
 
-PIPELINE = "errors manifest spec graphs algebra basis program scalar layer emit compiler kernels report atlas cli".split()
+PIPELINE = (
+    "errors manifest spec graphs algebra basis program scalar layer emit compiler kernels report atlas cli".split()
+)
 """A module imports from those before it and from its own stage."""
 
 RUNTIME = {
