@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,7 +102,11 @@ def _built(spec: Spec) -> Path:
         compilation = compile_spec(spec)
     except BudgetError as error:
         raise CheckpointError(f"the package of the spec {spec.name} cannot be built: {error}") from error
-    write_package(compilation.package, out)
+    try:
+        write_package(compilation.package, out)
+    except PackageError:  # what stands there is damaged beyond recognition, and the folder is ours alone
+        shutil.rmtree(target, ignore_errors=True)
+        write_package(compilation.package, out)
     with _as_package_error(out):
         write_atomically(_content_digest(target).encode(), seal)
     return target

@@ -10,7 +10,7 @@ The network of Allen, Shinkle, Bujack and Lubbers, arXiv:2503.23515, on the bloc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -101,7 +101,7 @@ class Model(torch.nn.Module):
 
     species: Tensor
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Model:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """What `to` and the like do; those of a model on the meta device would leave `species` without values."""
         super()._apply(fn, recurse)
         _renew_species(self)
