@@ -50,7 +50,7 @@ def sensitivities(radial: Tensor, mu: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _check(name: str, given: tuple[Tensor, ...]) -> None:
-    """Programs believe in shapes: a wrong one would be a wrong address."""
+    """Compiled code does not check shapes: a mismatch would read out of bounds."""
     check_types(name, given)
     (n_pairs, *_), (*_, n_functions) = given[0].shape, given[1].shape
     radial, parameters, values = (n_pairs, 2), (2, n_functions), (n_pairs, n_functions)

@@ -54,7 +54,7 @@ def moments(tensors: Tensor, sensitivities: Tensor, kinds: Tensor, n_kinds: int,
         sensitivities: ``[n_pairs, n_functions]``.
         kinds: ``[n_atoms]``, int64; neighbours of a kind outside 0 to ``n_kinds - 1`` count nothing.
         n_kinds: how many there are.
-        index: which pairs belong to which atoms; its numbers are believed.
+        index: which pairs belong to which atoms; its values are not checked.
 
     Returns:
         ``[n_atoms, n_components, n_kinds, n_functions]``, differentiable to any order by ``torch.autograd`` in
@@ -70,7 +70,7 @@ def moments(tensors: Tensor, sensitivities: Tensor, kinds: Tensor, n_kinds: int,
 
 
 def _checked(name: str, tensors: tuple[Tensor, ...], n_kinds: int, index: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Target, starts and kind of the pairs; programs believe in shapes, and a wrong one would be a wrong address."""
+    """Target, starts and kind of the pairs, checked: compiled code does not check shapes."""
     check_types(name, tensors, index)
     target, source, starts, kinds = index
     n_pairs, n_atoms = target.numel(), kinds.numel()

@@ -129,7 +129,7 @@ def _reverse_only(name: str, vjp: Callable) -> Callable:
 
 
 def check_types(name: str, tensors: Sequence[Tensor], index: Sequence[Tensor] = ()) -> None:
-    """Programs believe in types: another one would be a wrong address."""
+    """Compiled code does not check types: another one would be read out of bounds."""
     device = tensors[0].device
     if len({(t.dtype, t.device) for t in tensors}) > 1 or tensors[0].dtype not in (torch.float32, torch.float64):
         found = [(t.dtype, t.device) for t in tensors]
@@ -139,7 +139,7 @@ def check_types(name: str, tensors: Sequence[Tensor], index: Sequence[Tensor] = 
 
 
 def check_shapes(name: str, tensors: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> None:
-    """Programs believe in shapes too; those of the tensors there are, the first of all that there may be."""
+    """Compiled code does not check shapes either; `shapes` may go on beyond the tensors that there are."""
     for tensor, shape in zip(tensors, shapes, strict=False):
         if tensor.shape != shape:
             raise ValueError(f"{name} needs {list(shape)}, not {list(tensor.shape)}")

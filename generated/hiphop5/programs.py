@@ -94,7 +94,7 @@ class Programs:
         return _in_blocks(getattr(self.plain, name), *inputs) if found is None else found
 
     def _check(self, name: str, tensors: tuple[Tensor, ...]) -> None:
-        """Kernels believe in shapes: a wrong one would be a wrong address."""
+        """Compiled code does not check shapes: a mismatch would read out of bounds."""
         check_types(name, tensors)
         atoms, channels = tensors[0].shape[0], tensors[0].shape[-1]
         sizes = (self.n_inputs, self.n_outputs, self.n_inputs)

@@ -53,7 +53,7 @@ def environment(tensors: Tensor, sensitivities: Tensor, weighted: Tensor, index:
         tensors: ``[n_pairs, n_components]``, of the pairs sorted by central atom; float32 or float64.
         sensitivities: ``[n_pairs, n_functions]``.
         weighted: ``[n_atoms, n_functions, n_channels]``, what each atom sends as a neighbour.
-        index: which pairs belong to which atoms; its numbers are believed.
+        index: which pairs belong to which atoms; its values are not checked.
 
     Returns:
         ``[n_atoms, n_components, n_channels]``, differentiable to any order by ``torch.autograd`` in reverse mode.
@@ -68,7 +68,7 @@ def environment(tensors: Tensor, sensitivities: Tensor, weighted: Tensor, index:
 
 
 def _check(name: str, tensors: tuple[Tensor, ...], index: PairIndex) -> None:
-    """Programs believe in shapes: a wrong one would be a wrong address."""
+    """Compiled code does not check shapes: a mismatch would read out of bounds."""
     check_types(name, tensors, index)
     n_pairs, n_atoms = index.target.numel(), index.target_starts.numel() - 1
     components, functions, channels = (tensor.shape[-1] if tensor.dim() else 0 for tensor in tensors[:3])
@@ -88,12 +88,14 @@ def _compiled(name: str, fake: Callable, tensors: tuple[Tensor, ...], index: Pai
     """What the C program makes of results without values; None where there is none."""
     (n_pairs, components), (n_atoms, functions, channels) = tensors[0].shape, tensors[2].shape
     inputs = [tensor.contiguous() for tensor in (*tensors, *index)]
-    room = torch.empty(3 * n_atoms, dtype=torch.int64)
+    workspace = torch.empty(3 * n_atoms, dtype=torch.int64)
     rows = n_atoms * max(functions * (2 if name == "environment_double_backward" else 1), components)
     scratch = torch.empty(rows * VECTOR_BYTES, dtype=torch.uint8)
     work, outputs = n_pairs * channels, fake(*tensors, *index)
     macros = {"COMPONENTS": components, "FUNCTIONS": functions}
-    return native.results("pairs_cpu.c", name, (n_atoms, channels), work, (*inputs, room, scratch), outputs, **macros)
+    return native.results(
+        "pairs_cpu.c", name, (n_atoms, channels), work, (*inputs, workspace, scratch), outputs, **macros
+    )
 
 
 def _environment(
