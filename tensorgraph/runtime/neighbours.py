@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,11 +65,13 @@ def neighbour_tensors(
     return _pairs(positions, cell, np.array(periodic, dtype=np.bool_), cutoff, str)
 
 
-def checked_cutoff(value: object, name: str = "cutoff") -> float:
-    """The value, a length in Å, if it is a number above 0 and up to 1e12; else ValueError."""
-    if isinstance(value, Real) and not isinstance(value, bool) and 0 < value <= LARGEST_POSITION:
+def checked_cutoff(value: Any, name: str = "cutoff", zero: bool = False) -> float:
+    """The value, a length in Å, if it is a number above 0, or 0 where `zero`, and up to 1e12; else ValueError."""
+    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if is_number and (0 < value <= LARGEST_POSITION or (zero and value == 0)):
         return float(value)
-    raise ValueError(f"the {name} must be a number above 0 and up to {LARGEST_POSITION:g} Å, not {value!r}")
+    least = "of at least 0" if zero else "above 0"
+    raise ValueError(f"the {name} must be a number {least} and up to {LARGEST_POSITION:g} Å, not {value!r}")
 
 
 def tensors_of(atoms: Atoms) -> tuple[Tensor, Tensor, Flags]:
@@ -124,7 +126,7 @@ class Placed:
         cell = self.cell.detach().cpu().double().numpy()
         pairs, shifts = close_pairs(self.wrapped.detach().double(), cell, self.periodic, reach)
         order = _order(pairs, shifts, len(self.wrapped))
-        return pairs[:, order], shifts[order]
+        return pairs.index_select(1, order), shifts.index_select(0, order)
 
     def within(self, pairs: Tensor, shifts: Tensor, cutoff: float, named: Named) -> tuple[Tensor, Tensor]:
         """Those pairs [2, n] that are within `cutoff` (Å), and their displacements [n, 3].
@@ -132,13 +134,19 @@ class Placed:
         Raises StructureError for atoms that coincide.
         """
         first, second = pairs
-        displacements = self.wrapped[second] - self.wrapped[first] + _combined(shifts.to(self.wrapped), self.cell)
+        apart = _rows(self.wrapped, second) - _rows(self.wrapped, first)
+        displacements = apart + _combined(shifts.to(self.wrapped), self.cell)
         distances = torch.linalg.vector_norm(displacements.detach(), dim=1)
         _check_apart(pairs, distances, cutoff, named)
         chosen = torch.nonzero(distances <= cutoff).flatten()
         if len(chosen) == len(distances):
             return pairs, displacements
-        return pairs[:, chosen], displacements[chosen]
+        return pairs.index_select(1, chosen), _rows(displacements, chosen)
+
+
+def _rows(values: Tensor, chosen: Tensor) -> Tensor:
+    """`values[chosen]`: faster on a CPU; on a GPU, gradients of this form only are the same each time."""
+    return values[chosen] if values.is_cuda else values.index_select(0, chosen)
 
 
 def _combined(numbers: Tensor, vectors: Tensor) -> Tensor:

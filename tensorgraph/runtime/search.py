@@ -128,7 +128,7 @@ class _Grid:
         return torch.from_numpy(pairs.T.astype(np.int64, order="C")), torch.from_numpy(shifts.astype(np.int64))
 
     def images(self) -> tuple[Tensor, Tensor]:
-        """Atoms [n] and shifts [n, 3] of all images within reach of the slabs, one per direction, that hold the atoms."""
+        """Atoms [n] and shifts [n, 3] of all images within reach of the slabs, along each direction, of all atoms."""
         atoms = torch.arange(len(self.positions), device=self.positions.device)
         shifts: list[Tensor] = []
         for axis in range(3):
