@@ -185,9 +185,9 @@ def _completed(cell: Floats, periodic: Flags, largest: float) -> Floats:
     if not (np.abs(cell[periodic]) <= largest).all():
         reason = f"beyond {largest:g} Å" if np.isfinite(cell[periodic]).all() else "not finite"
         raise StructureError(f"the cell has periodic vectors that are {reason}")
-    _, heights, directions = np.linalg.svd(cell[periodic])
+    rotation, heights, directions = np.linalg.svd(cell[periodic])
     n_periodic = int(periodic.sum())
-    if n_periodic and _smallest_height(cell[periodic]) < SMALLEST_HEIGHT:
+    if n_periodic and _smallest_height(rotation, heights) < SMALLEST_HEIGHT:
         lengths = ", ".join(f"{length:.3g}" for length in np.linalg.norm(cell[periodic], axis=1))
         raise StructureError(
             f"the cell is singular in its periodic directions (lengths {lengths} Å, smallest singular value "
@@ -198,11 +198,11 @@ def _completed(cell: Floats, periodic: Flags, largest: float) -> Floats:
     return completed
 
 
-def _smallest_height(vectors: Floats) -> float:
-    """The smallest distance (Å) of opposite faces of the cell that 1 to 3 `vectors` span; 0 if they are dependent."""
-    if np.linalg.matrix_rank(vectors) < len(vectors):
+def _smallest_height(rotation: Floats, singular: Floats) -> float:
+    """The smallest distance (Å) of opposite faces of a cell, of its singular value decomposition; 0 if it is flat."""
+    if singular.min() <= 3 * np.finfo(np.float64).eps * singular.max():
         return 0.0
-    return float(1 / np.linalg.norm(np.linalg.pinv(vectors), axis=0).max())
+    return float(1 / np.linalg.norm(rotation / singular, axis=1).max())
 
 
 def species_name(number: int) -> str:

@@ -147,15 +147,16 @@ class _Grid:
         points = self.positions[atoms] + shifts.double() @ _tensor(self.lattice, self.positions)
         centres = torch.nonzero((shifts == 0).all(dim=1)).flatten()  # in the order of the atoms
         order, rows, starts, ends = _neighbourhoods(points, centres, self.reach)
+        middle = centres[rows]
         pairs, found = [atoms.new_zeros((2, 0))], [shifts[:0]]
         for part in _chunks(ends - starts):
             which, places = _ranges(starts[part], ends[part])
-            first, second = centres[rows[part][which]], order[places]
-            near = (points[second] - points[first]).square().sum(dim=1) <= self.reach**2
-            first, second = first[near], second[near]
-            other = first != second
-            pairs.append(torch.stack([atoms[first], atoms[second]])[:, other])
-            found.append(shifts[second[other]])
+            first, second = middle[part].index_select(0, which), order.index_select(0, places)
+            apart = points.index_select(0, second) - points.index_select(0, first)
+            near = torch.nonzero((apart.square().sum(dim=1) <= self.reach**2) & (first != second)).flatten()
+            first, second = first.index_select(0, near), second.index_select(0, near)
+            pairs.append(torch.stack([atoms[first], atoms[second]]))
+            found.append(shifts[second])
         return torch.cat(pairs, dim=1), torch.cat(found)
 
 
