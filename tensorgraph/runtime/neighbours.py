@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +13,9 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from torch import Tensor
-from vesin import NeighborList
 
 from tensorgraph.errors import StructureError
+from tensorgraph.runtime.search import Listed, close_pairs
 
 SMALLEST_DISTANCE = 1e-3  # Å; atoms closer than this coincide, and the direction between them is undefined
 SMALLEST_HEIGHT = 0.1  # Å between opposite faces of the periodic cell; thinner ones have no end of images
@@ -22,25 +25,23 @@ ROUNDING = 1e-14  # of a search among positions, relative to the largest of them
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 Named = Callable[[int], str]
 """What an atom is called in an error."""
 
 
 def neighbour_pairs(atoms: Atoms, cutoff: float) -> tuple[Integers, Floats]:
-    """Pairs [2, n_pairs] (central atom i, neighbour j) and displacements r_j − r_i [n_pairs, 3] in Å, sorted by i.
+    """Pairs [2, n_pairs] (central atom i, neighbour j) and displacements r_j − r_i [n_pairs, 3] in Å.
 
     Every pair within `cutoff` (Å) is listed in both directions, with every periodic image, also of the atom itself.
+    They are sorted by i, then by j, then by the image, whatever whole cell vectors are added to positions.
 
     Raises StructureError, naming the atoms, for a position that is not finite or beyond 1e12 Å and for coincident
-    atoms; and for a cell that is singular, or not finite, in its periodic directions.
+    atoms; for a cell that is singular, not finite or beyond 1e12 Å in its periodic directions; and where there are more
+    than about 1e8 pairs. Raises ValueError for a cutoff that is not a number above 0 and up to 1e12 Å.
     """
-    positions = torch.from_numpy(np.array(atoms.positions, dtype=np.float64))
-    cell = np.array(atoms.cell, dtype=np.float64)
-
-    def named(index: int) -> str:
-        return f"{index} ({species_name(int(atoms.numbers[index]))})"
-
-    pairs, displacements = _pairs(positions, torch.from_numpy(cell), np.array(atoms.pbc), cutoff, named)
+    cutoff = checked_cutoff(cutoff)
+    pairs, displacements = _pairs(*tensors_of(atoms), cutoff, named_by_species(atoms))
     return pairs.numpy(), displacements.numpy()
 
 
@@ -49,12 +50,13 @@ def neighbour_tensors(
 ) -> tuple[Tensor, Tensor]:
     """As `neighbour_pairs`, but of tensors and on their device: positions [n_atoms, 3] and cell [3, 3] in Å.
 
-    Displacements have the dtype of the positions and are differentiable with respect to positions and cell. On a GPU
-    pairs are sorted by i, then by j: their order, and so sums over them, are the same each time.
+    Displacements have the dtype of the positions and are differentiable with respect to positions and cell. In single
+    precision, positions and periodic vectors may not be beyond 1e5 Å.
 
-    Raises StructureError as `neighbour_pairs` does, atoms named by their number; ValueError for a wrong shape; and
-    TypeError for a dtype other than one of float32 and float64.
+    Raises StructureError and ValueError as `neighbour_pairs` does, atoms named by their number; ValueError for a wrong
+    shape; and TypeError for a dtype other than one of float32 and float64.
     """
+    cutoff = checked_cutoff(cutoff)
     if positions.dim() != 2 or positions.shape[1] != 3 or cell.shape != (3, 3) or len(periodic) != 3:
         shapes = f"{list(positions.shape)}, {list(cell.shape)} and {len(periodic)} directions"
         raise ValueError(f"positions, cell and periodic must be [n_atoms, 3], [3, 3] and 3 directions, not {shapes}")
@@ -63,51 +65,110 @@ def neighbour_tensors(
     return _pairs(positions, cell, np.array(periodic, dtype=np.bool_), cutoff, str)
 
 
-def _pairs(
-    positions: Tensor, cell: Tensor, periodic: NDArray[np.bool_], cutoff: float, named: Named
-) -> tuple[Tensor, Tensor]:
-    _check_positions(positions.detach(), named)
-    completed = torch.from_numpy(_completed(cell.detach().cpu().double().numpy(), periodic)).to(cell)
-    if not len(positions):  # which the finder refuses
-        return positions.new_zeros((2, 0), dtype=torch.int64), positions
-    is_periodic = torch.from_numpy(periodic).to(cell.device)
-    cell = torch.where(is_periodic.unsqueeze(1), cell, completed)
-    wrapped = _wrapped(positions, cell, is_periodic)
-    fixed, box = wrapped.detach().double(), cell.detach().double()
-    together = _closed_up(fixed, box[~is_periodic], 2 * cutoff)
-    # Moving atoms rounds: the finder must not miss a pair for it, and the displacements below decide.
-    reach = cutoff + _precision_ratio(positions.dtype) * ROUNDING * _largest(wrapped)
-    finder = NeighborList(cutoff=reach, full_list=True, sorted=True)
-    pairs, shifts = finder.compute(together, box, is_periodic, "PS")
-    pairs = pairs.to(torch.int64)
-    first, second = pairs.unbind(1)
-    displacements = wrapped[second] - wrapped[first] + _combined(shifts.to(wrapped.dtype), cell)
-    distances = torch.linalg.vector_norm(displacements.detach(), dim=1)
-    chosen = torch.nonzero(distances <= cutoff).flatten()
-    if positions.is_cuda:  # where the finder's order differs from run to run
-        chosen = chosen[_lexicographic(torch.cat([pairs, shifts.to(pairs)], dim=1)[chosen])]
-    _check_apart(pairs[chosen], distances[chosen], named)
-    return pairs[chosen].t().contiguous(), displacements[chosen]
+def checked_cutoff(value: Any, name: str = "cutoff", zero: bool = False) -> float:
+    """The value, a length in Å, if it is a number above 0, or 0 where `zero`, and up to 1e12; else ValueError."""
+    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if is_number and (0 < value <= LARGEST_POSITION or (zero and value == 0)):
+        return float(value)
+    least = "of at least 0" if zero else "above 0"
+    raise ValueError(f"the {name} must be a number {least} and up to {LARGEST_POSITION:g} Å, not {value!r}")
+
+
+def tensors_of(atoms: Atoms) -> tuple[Tensor, Tensor, Flags]:
+    """Positions [n_atoms, 3] and cell [3, 3] in Å, copied, and the periodic directions."""
+    positions, cell = (np.array(values, dtype=np.float64) for values in (atoms.positions, atoms.cell))
+    return torch.from_numpy(positions), torch.from_numpy(cell), np.array(atoms.pbc)
+
+
+def named_by_species(atoms: Atoms) -> Named:
+    return lambda index: f"{index} ({species_name(int(atoms.numbers[index]))})"
+
+
+def _pairs(positions: Tensor, cell: Tensor, periodic: Flags, cutoff: float, named: Named) -> tuple[Tensor, Tensor]:
+    placed = Placed.of(positions, cell, periodic, named)
+    return placed.within(*placed.listed(cutoff), cutoff, named)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Atoms moved into the cell along periodic directions: their positions are `wrapped + whole @ cell`."""
+
+    wrapped: Tensor
+    """Positions [n_atoms, 3] in Å, differentiable."""
+    whole: Tensor
+    """Whole cell vectors [n_atoms, 3], of the same dtype, that were taken off; 0 along directions not periodic."""
+    cell: Tensor
+    """Vectors [3, 3] in Å, those along directions that are not periodic as `completed_cell` makes them."""
+    periodic: Flags
+
+    @classmethod
+    def of(cls, positions: Tensor, cell: Tensor, periodic: Flags, named: Named) -> Placed:
+        """Raises StructureError for positions and cells as `neighbour_pairs` does."""
+        largest = LARGEST_POSITION if positions.dtype == torch.float64 else LARGEST_SINGLE_POSITION
+        _check_positions(positions.detach(), largest, named)
+        completed = torch.from_numpy(_completed(cell.detach().cpu().double().numpy(), periodic, largest)).to(cell)
+        is_periodic = torch.from_numpy(periodic).to(cell.device)
+        cell = torch.where(is_periodic.unsqueeze(1), cell, completed)
+        with torch.no_grad():
+            whole = torch.where(is_periodic, (positions @ torch.linalg.inv(cell)).floor(), 0.0)
+        return cls(positions - _combined(whole, cell), whole, cell, periodic)
+
+    @property
+    def rounding(self) -> float:
+        """In Å, of a search among these positions."""
+        largest = float(self.wrapped.detach().abs().max()) if len(self.wrapped) else 0.0
+        return ROUNDING * largest * float(torch.finfo(self.wrapped.dtype).eps / torch.finfo(torch.float64).eps)
+
+    def listed(self, reach: float) -> Listed:
+        """Pairs and shifts of all that are within `reach` (Å), and a few beyond, in the order of `neighbour_pairs`."""
+        # Moving atoms rounds: the search must not miss a pair for it, and the displacements decide.
+        reach += self.rounding + ROUNDING * reach
+        cell = self.cell.detach().cpu().double().numpy()
+        pairs, shifts = close_pairs(self.wrapped.detach().double(), cell, self.periodic, reach)
+        order = _order(pairs, shifts, len(self.wrapped))
+        return pairs.index_select(1, order), shifts.index_select(0, order)
+
+    def within(self, pairs: Tensor, shifts: Tensor, cutoff: float, named: Named) -> tuple[Tensor, Tensor]:
+        """Those pairs [2, n] that are within `cutoff` (Å), and their displacements [n, 3].
+
+        Raises StructureError for atoms that coincide.
+        """
+        first, second = pairs
+        apart = _rows(self.wrapped, second) - _rows(self.wrapped, first)
+        displacements = apart + _combined(shifts.to(self.wrapped), self.cell)
+        distances = torch.linalg.vector_norm(displacements.detach(), dim=1)
+        _check_apart(pairs, distances, cutoff, named)
+        chosen = torch.nonzero(distances <= cutoff).flatten()
+        if len(chosen) == len(distances):
+            return pairs, displacements
+        return pairs.index_select(1, chosen), _rows(displacements, chosen)
+
+
+def _rows(values: Tensor, chosen: Tensor) -> Tensor:
+    """`values[chosen]`: faster on a CPU; on a GPU, gradients of this form only are the same each time."""
+    return values[chosen] if values.is_cuda else values.index_select(0, chosen)
 
 
 def _combined(numbers: Tensor, vectors: Tensor) -> Tensor:
     """Multiples [n, 3] of the vectors [3, 3], summed; a product of matrices may be rounded to TF32."""
-    return (numbers.unsqueeze(2) * vectors).sum(dim=1)
+    first, second, third = numbers.unsqueeze(2).unbind(1)
+    return first * vectors[0] + second * vectors[1] + third * vectors[2]
 
 
-def _precision_ratio(dtype: torch.dtype) -> float:
-    """How much coarser a dtype is than float64."""
-    return float(torch.finfo(dtype).eps / torch.finfo(torch.float64).eps)
-
-
-def _largest(positions: Tensor) -> float:
-    return float(positions.detach().abs().max()) if positions.numel() else 0.0
-
-
-def _lexicographic(rows: Tensor) -> Tensor:
-    """The order of the rows [n, k] by their first number, then their second, and so on."""
-    order = torch.arange(len(rows), device=rows.device)
-    for column in reversed(rows.unbind(1)):
+def _order(pairs: Tensor, shifts: Tensor, n_atoms: int) -> Tensor:
+    """The order of the pairs [2, n] by the first atom, then the second, then the shifts [n, 3]."""
+    if not len(shifts):
+        return pairs[0]
+    low, high = torch.aminmax(shifts, dim=0)
+    ranges = [n_atoms, n_atoms, *(high - low + 1).tolist()]
+    columns = [*pairs, *(shifts - low).unbind(1)]
+    if math.prod(ranges) < 2**63:
+        key = columns[0]
+        for column, size in zip(columns[1:], ranges[1:], strict=True):
+            key = key * size + column
+        return torch.argsort(key)
+    order = torch.arange(len(shifts), device=shifts.device)
+    for column in reversed(columns):
         order = order[torch.argsort(column[order], stable=True)]
     return order
 
@@ -117,15 +178,16 @@ def completed_cell(atoms: Atoms) -> Floats:
 
     A non-periodic direction may have any cell vector, or none: it must not matter.
     """
-    return _completed(np.array(atoms.cell, dtype=np.float64), np.array(atoms.pbc))
+    return _completed(np.array(atoms.cell, dtype=np.float64), np.array(atoms.pbc), LARGEST_POSITION)
 
 
-def _completed(cell: Floats, periodic: NDArray[np.bool_]) -> Floats:
-    if not np.isfinite(cell[periodic]).all():
-        raise StructureError("the cell has periodic vectors that are not finite")
-    _, heights, directions = np.linalg.svd(cell[periodic])
+def _completed(cell: Floats, periodic: Flags, largest: float) -> Floats:
+    if not (np.abs(cell[periodic]) <= largest).all():
+        reason = f"beyond {largest:g} Å" if np.isfinite(cell[periodic]).all() else "not finite"
+        raise StructureError(f"the cell has periodic vectors that are {reason}")
+    rotation, heights, directions = np.linalg.svd(cell[periodic])
     n_periodic = int(periodic.sum())
-    if n_periodic and _smallest_height(cell[periodic]) < SMALLEST_HEIGHT:
+    if n_periodic and _smallest_height(rotation, heights) < SMALLEST_HEIGHT:
         lengths = ", ".join(f"{length:.3g}" for length in np.linalg.norm(cell[periodic], axis=1))
         raise StructureError(
             f"the cell is singular in its periodic directions (lengths {lengths} Å, smallest singular value "
@@ -136,36 +198,11 @@ def _completed(cell: Floats, periodic: NDArray[np.bool_]) -> Floats:
     return completed
 
 
-def _wrapped(positions: Tensor, cell: Tensor, periodic: Tensor) -> Tensor:
-    """The positions [n_atoms, 3] moved into the cell along periodic directions: the finder counts cells in 32 bits."""
-    with torch.no_grad():
-        scaled = positions @ torch.linalg.inv(cell)
-        whole = torch.where(periodic, scaled.floor(), torch.zeros_like(scaled))
-    return positions - _combined(whole, cell)
-
-
-def _closed_up(positions: Tensor, directions: Tensor, largest_gap: float) -> Tensor:
-    """The positions [n_atoms, 3] with every empty slab wider than `largest_gap` (Å) narrowed to that width.
-
-    `directions` are the unit vectors that are not periodic, orthogonal to each other and to the periodic ones. Atoms on
-    two sides of a slab wider than the cutoff are no pair before or after, all others keep their displacement; and the
-    finder's grid stays small, however far apart the atoms are.
-    """
-    for direction in directions:
-        heights = positions @ direction
-        order = torch.argsort(heights, stable=True)
-        gaps = torch.diff(heights[order], prepend=heights[order][:1])
-        closed = torch.empty_like(heights)
-        closed[order] = gaps.clamp(max=largest_gap).cumsum(0)
-        positions = positions + torch.outer(closed - heights, direction)
-    return positions
-
-
-def _smallest_height(vectors: Floats) -> float:
-    """The smallest distance (Å) of opposite faces of the cell that 1 to 3 `vectors` span; 0 if they are dependent."""
-    if np.linalg.matrix_rank(vectors) < len(vectors):
+def _smallest_height(rotation: Floats, singular: Floats) -> float:
+    """The smallest distance (Å) of opposite faces of a cell, of its singular value decomposition; 0 if it is flat."""
+    if singular.min() <= 3 * np.finfo(np.float64).eps * singular.max():
         return 0.0
-    return float(1 / np.linalg.norm(np.linalg.pinv(vectors), axis=0).max())
+    return float(1 / np.linalg.norm(rotation / singular, axis=1).max())
 
 
 def species_name(number: int) -> str:
@@ -173,8 +210,7 @@ def species_name(number: int) -> str:
     return chemical_symbols[number] if 0 <= number < len(chemical_symbols) else f"atomic number {number}"
 
 
-def _check_positions(positions: Tensor, named: Named) -> None:
-    largest = LARGEST_POSITION if positions.dtype == torch.float64 else LARGEST_SINGLE_POSITION
+def _check_positions(positions: Tensor, largest: float, named: Named) -> None:
     wrong = torch.nonzero(~(positions.abs() <= largest).all(dim=1)).flatten()
     if len(wrong):
         index = int(wrong[0])
@@ -183,9 +219,11 @@ def _check_positions(positions: Tensor, named: Named) -> None:
         raise StructureError(f"atom {named(index)} has the position {position}: {reason}")
 
 
-def _check_apart(pairs: Tensor, distances: Tensor, named: Named) -> None:
-    close = torch.nonzero(distances < SMALLEST_DISTANCE).flatten()
-    if len(close):
-        i, j = pairs[close[0]].tolist()
+def _check_apart(pairs: Tensor, distances: Tensor, cutoff: float, named: Named) -> None:
+    if len(distances) and float(distances.min()) < SMALLEST_DISTANCE:
+        close = torch.nonzero((distances < SMALLEST_DISTANCE) & (distances <= cutoff)).flatten()
+        if not len(close):
+            return
+        i, j = pairs[:, close[0]].tolist()
         names = f"atoms {named(i)} and {named(j)}"
         raise StructureError(f"{names} coincide: they, or images of them, are closer than {SMALLEST_DISTANCE} Å")
