@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,13 +19,18 @@ from ase.calculators.calculator import (
     all_changes,
 )
 from ase.stress import full_3x3_to_voigt_6_stress
+from numpy.typing import NDArray
 
-from tensorgraph.errors import PackageError
-from tensorgraph.runtime.batch import batch_structures
+from tensorgraph.errors import CheckpointError, PackageError, StructureError
+from tensorgraph.runtime.arguments import check_keywords, checked_device, checked_dtype
+from tensorgraph.runtime.batch import Batch, ListedStructure, check_species, join_structures
 from tensorgraph.runtime.checkpoint import load_checkpoint
+from tensorgraph.runtime.labels import cell_volume
 from tensorgraph.runtime.loading import load_package, package_directory
+from tensorgraph.runtime.neighbours import neighbour_pairs
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+ASE_KEYWORDS = ("atoms", "label", "directory")
+"""What ASE's calculators take besides their own parameters."""
 
 
 class TensorGraphCalculator(Calculator):
@@ -49,22 +55,38 @@ class TensorGraphCalculator(Calculator):
         self,
         package_dir: str | Path,
         checkpoint: str | Path | None = None,
-        device: str = "cpu",
-        dtype: str = "float64",
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype = "float64",
         **kwargs: Any,
     ) -> None:
-        """`package_dir`: a generated package; `checkpoint`: its trained weights, or None for `Model(seed=0)`.
+        """`package_dir`: a generated package, with the trained weights in `checkpoint` (None: `Model(seed=0)`); or a
+        checkpoint alone, whose package is built from the spec inside it. ASE's `atoms`, `label` and `directory` may be
+        given too.
 
         Raises PackageError for a directory that holds no generated package with a network, CheckpointError for weights
-        of another spec, and ValueError for a dtype other than float32 and float64.
+        of another spec, ValueError for a dtype other than float32 and float64 and for a device that is not there, and
+        TypeError for any other keyword.
         """
-        super().__init__(**kwargs)
-        if dtype not in DTYPES:
-            raise ValueError(f"unknown dtype {dtype!r}; allowed: {', '.join(DTYPES)}")
-        self.package = load_package(package_dir)
-        self.model = _model(self.package, DTYPES[dtype], device)
-        if checkpoint is not None:
-            load_checkpoint(self.model, self.package, checkpoint)
+        check_keywords(type(self).__name__, kwargs, ("package_dir", "checkpoint", "device", "dtype", *ASE_KEYWORDS))
+        placed, precision = checked_device(device), checked_dtype(dtype)
+        self.package, weights = _opened(package_dir, checkpoint)
+        self.model = _model(self.package, precision, placed)
+        if weights is not None:
+            load_checkpoint(self.model, self.package, weights)
+        super().__init__(**kwargs)  # in the end, for it gives `atoms` this calculator
+
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """There are no parameters to set, so every keyword is a TypeError; see `load` for other weights."""
+        check_keywords(f"{type(self).__name__}.set()", kwargs, ())
+        return {}
+
+    def load(self, checkpoint: str | Path) -> None:
+        """Take the weights of another checkpoint of the same spec; results of the old ones are cleared.
+
+        Raises CheckpointError, and leaves weights and results as they were, where `load_checkpoint` refuses.
+        """
+        load_checkpoint(self.model, self.package, _checked_path("checkpoint", checkpoint))
+        self.reset()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TensorGraphCalculator:
         twin: TensorGraphCalculator = type(self).__new__(type(self))
@@ -92,20 +114,23 @@ class TensorGraphCalculator(Calculator):
     def calculate(
         self,
         atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = tuple(all_changes),
+        properties: str | Sequence[str] | None = ("energy",),
+        system_changes: Sequence[str] | None = None,
     ) -> None:
         """Fill `results` with every property that the system has; see the class for errors."""
-        super().calculate(atoms, list(properties), list(system_changes))
         self.results = {}  # an error below must not leave the results of other atoms behind
+        wanted = checked_properties(self, properties)
+        if not (atoms is None or isinstance(atoms, Atoms)):
+            raise TypeError(f"calculate() needs ase.Atoms, not {type(atoms).__name__}")
+        super().calculate(atoms, wanted, list(all_changes if system_changes is None else system_changes))
         if self.atoms is None:
             raise CalculatorSetupError("calculate() needs atoms, here or set before")
-        volume = _volume(self.atoms)
-        if "stress" in properties and volume is None:
+        volume = cell_volume(self.atoms)
+        if "stress" in wanted and volume is None:
             raise PropertyNotImplementedError("stress needs a cell with a volume and at least one periodic direction")
         prediction = self._predict(self.atoms)
         energy = float(prediction.energy[0])
-        self.results = {
+        results = {
             "energy": energy,
             "free_energy": energy,
             "energies": prediction.energies.cpu().numpy().astype(np.float64),
@@ -113,17 +138,65 @@ class TensorGraphCalculator(Calculator):
         }
         if volume is not None:
             stress = prediction.virial[0].cpu().numpy().astype(np.float64) / volume
-            self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
+            results["stress"] = full_3x3_to_voigt_6_stress(stress)
+        check_finite(results)
+        self.results = results
 
     def _predict(self, atoms: Atoms) -> Any:
+        return self.model.energy_and_forces(*self._batch(atoms).inputs)
+
+    def _batch(self, atoms: Atoms) -> Batch:
         architecture = self.package.architecture
-        species = [number for _, number in architecture.SPECIES]
-        where = {"dtype": self.model.dtype, "device": self.model.species.device}
-        batch = batch_structures([atoms], architecture.CUTOFF, **where, species=species)
-        return self.model.energy_and_forces(*batch.inputs)
+        check_species(atoms, [number for _, number in architecture.SPECIES])
+        listed = ListedStructure(atoms, *self._neighbours(atoms))
+        return join_structures([listed], architecture.CUTOFF, self.model.dtype, self.model.species.device)
+
+    def _neighbours(self, atoms: Atoms) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Pairs and displacements as `neighbour_pairs` gives them: all pairs come from here."""
+        return neighbour_pairs(atoms, self.package.architecture.CUTOFF)
 
 
-def _model(package: ModuleType, dtype: torch.dtype, device: str) -> Any:
+def checked_properties(calculator: Calculator, properties: str | Sequence[str] | None) -> list[str]:
+    """The names as a list; None means the energy. Raises PropertyNotImplementedError for a name it does not know."""
+    wanted = [properties] if isinstance(properties, str) else list(("energy",) if properties is None else properties)
+    for name in wanted:
+        if name not in calculator.implemented_properties:
+            known = ", ".join(calculator.implemented_properties)
+            raise PropertyNotImplementedError(
+                f"{name} is not a property of {type(calculator).__name__}: it has {known}"
+            )
+    return wanted
+
+
+def check_finite(results: dict[str, Any]) -> None:
+    """Raise StructureError for a result that is not finite: atoms so close that the model overflows."""
+    for name, value in results.items():
+        if not np.isfinite(value).all():
+            raise StructureError(
+                f"the model gives a value of {name} that is not finite: the structure is out of its range"
+            )
+
+
+def _opened(package_dir: str | Path, checkpoint: str | Path | None) -> tuple[ModuleType, Path | None]:
+    """The package and the checkpoint, if any: a file in place of the package is a checkpoint that says its spec."""
+    path = _checked_path("package_dir", package_dir)
+    if not path.is_file():
+        return load_package(path), None if checkpoint is None else _checked_path("checkpoint", checkpoint)
+    if checkpoint is not None:
+        raise CheckpointError(f"{path} is a file beside the checkpoint {checkpoint}; allowed: a package, or one file")
+    from tensorgraph.potential import package_of_checkpoint  # the compiler, which few need
+
+    return package_of_checkpoint(path), path
+
+
+def _checked_path(name: str, path: object) -> Path:
+    if not isinstance(path, str | PathLike):
+        advice = "; CommitteeCalculator takes several" if isinstance(path, list | tuple) else ""
+        raise TypeError(f"{name} must be one path, not {type(path).__name__}{advice}")
+    return Path(path)
+
+
+def _model(package: ModuleType, dtype: torch.dtype, device: str | torch.device) -> Any:
     """A model of the package for use, not for training; weights come into it after its dtype, so that they keep theirs.
 
     Raises PackageError for a package without a network.
@@ -133,11 +206,3 @@ def _model(package: ModuleType, dtype: torch.dtype, device: str) -> Any:
     model = package.Model(seed=0).to(device=device, dtype=dtype).requires_grad_(False)
     model.validate = False  # the neighbour list has checked everything, and said it in ASE's terms
     return model
-
-
-def _volume(atoms: Atoms) -> float | None:
-    """|det cell| in Å³, or None where a stress has no meaning."""
-    if not np.isfinite(atoms.cell.array).all():
-        return None  # a vector that is not periodic may be anything
-    volume = abs(float(np.linalg.det(atoms.cell.array)))
-    return volume if atoms.pbc.any() and volume > 0 else None
