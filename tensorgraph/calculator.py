@@ -18,13 +18,16 @@ from ase.calculators.calculator import (
     PropertyNotImplementedError,
     all_changes,
 )
+from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
-from tensorgraph.errors import CheckpointError, PackageError, StructureError
+from tensorgraph.errors import CheckpointError, PackageError
 from tensorgraph.runtime.arguments import check_keywords, checked_device, checked_dtype
 from tensorgraph.runtime.batch import Batch, ListedStructure, check_species, join_structures
 from tensorgraph.runtime.checkpoint import load_checkpoint
+from tensorgraph.runtime.derivatives import atomic_virials, hessian, layer_energies
+from tensorgraph.runtime.evaluation import finite
 from tensorgraph.runtime.labels import cell_volume
 from tensorgraph.runtime.loading import load_package, package_directory
 from tensorgraph.runtime.neighbours import neighbour_pairs
@@ -32,14 +35,31 @@ from tensorgraph.runtime.neighbours import neighbour_pairs
 ASE_KEYWORDS = ("atoms", "label", "directory")
 """What ASE's calculators take besides their own parameters."""
 
+ON_REQUEST = {"hessian": hessian, "layer_energies": layer_energies}
+"""Properties that ASE has no names for."""
 
-class TensorGraphCalculator(Calculator):
+
+class StandardExport:
+    """Lets calculators have results that ASE has no names for."""
+
+    results: dict[str, Any]
+
+    def export_properties(self) -> Properties:
+        """The results that ASE has names for."""
+        return Properties({name: value for name, value in self.results.items() if name in all_outputs})
+
+
+class TensorGraphCalculator(StandardExport, Calculator):
     """Energies, forces and stresses of a generated potential, in ASE's units (eV, Å) and signs.
 
     `energy` and `free_energy` (equal: there are no electrons here), `energies` [n_atoms], `forces` [n_atoms, 3], and
     `stress` [6] (Voigt order xx, yy, zz, yz, xz, xy): the strain derivative of the energy divided by the volume
     |det cell|, which includes the vacuum along directions that are not periodic. A system that is periodic in no
     direction, or whose cell has no volume, has no stress: asking for it raises PropertyNotImplementedError.
+
+    Only on request, for they cost more: `stresses` [n_atoms, 6], which sum to the stress, and two that ASE has no names
+    for and therefore writes to no file, `hessian` [3 n_atoms, 3 n_atoms] in eV/Å² and `layer_energies` [n_heads,
+    n_atoms]: see `get_hessian` and `get_layer_energies`.
 
     Any mixture of periodic directions is allowed, and cells smaller than the cutoff. StructureError names the atom that
     has an unknown species, a position that is not finite, or the place of another atom, and tells of a singular cell.
@@ -48,7 +68,7 @@ class TensorGraphCalculator(Calculator):
     """
 
     # ASE declares both on the instance, which a ClassVar would contradict.
-    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress", "stresses", *ON_REQUEST]  # noqa: RUF012
     ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
     def __init__(
@@ -126,9 +146,10 @@ class TensorGraphCalculator(Calculator):
         if self.atoms is None:
             raise CalculatorSetupError("calculate() needs atoms, here or set before")
         volume = cell_volume(self.atoms)
-        if "stress" in wanted and volume is None:
+        if volume is None and not {"stress", "stresses"}.isdisjoint(wanted):
             raise PropertyNotImplementedError("stress needs a cell with a volume and at least one periodic direction")
-        prediction = self._predict(self.atoms)
+        batch = self._batch(self.atoms)
+        prediction = self._predict(batch)
         energy = float(prediction.energy[0])
         results = {
             "energy": energy,
@@ -139,11 +160,26 @@ class TensorGraphCalculator(Calculator):
         if volume is not None:
             stress = prediction.virial[0].cpu().numpy().astype(np.float64) / volume
             results["stress"] = full_3x3_to_voigt_6_stress(stress)
-        check_finite(results)
-        self.results = results
+        if volume is not None and "stresses" in wanted:
+            virials = atomic_virials(self.model, batch).cpu().numpy().astype(np.float64)
+            results["stresses"] = np.array([full_3x3_to_voigt_6_stress(virial / volume) for virial in virials])
+        for name, function in ON_REQUEST.items():
+            if name in wanted:
+                results[name] = function(self.model, batch).cpu().numpy().astype(np.float64)
+        self.results = finite(results)
 
-    def _predict(self, atoms: Atoms) -> Any:
-        return self.model.energy_and_forces(*self._batch(atoms).inputs)
+    def get_hessian(self, atoms: Atoms | None = None) -> NDArray[np.float64]:
+        """d²E/dr² [3 n_atoms, 3 n_atoms] in eV/Å², as `ase.vibrations.VibrationsData.from_2d` takes it: see there."""
+        found: NDArray[np.float64] = self.get_property("hessian", atoms)
+        return found
+
+    def get_layer_energies(self, atoms: Atoms | None = None) -> NDArray[np.float64]:
+        """Energy terms [n_heads, n_atoms] in eV: of the species, then of each block; they sum to `energies`."""
+        found: NDArray[np.float64] = self.get_property("layer_energies", atoms)
+        return found
+
+    def _predict(self, batch: Batch) -> Any:
+        return self.model.energy_and_forces(*batch.inputs)
 
     def _batch(self, atoms: Atoms) -> Batch:
         architecture = self.package.architecture
@@ -166,15 +202,6 @@ def checked_properties(calculator: Calculator, properties: str | Sequence[str] |
                 f"{name} is not a property of {type(calculator).__name__}: it has {known}"
             )
     return wanted
-
-
-def check_finite(results: dict[str, Any]) -> None:
-    """Raise StructureError for a result that is not finite: atoms so close that the model overflows."""
-    for name, value in results.items():
-        if not np.isfinite(value).all():
-            raise StructureError(
-                f"the model gives a value of {name} that is not finite: the structure is out of its range"
-            )
 
 
 def _opened(package_dir: str | Path, checkpoint: str | Path | None) -> tuple[ModuleType, Path | None]:

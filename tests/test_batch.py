@@ -264,9 +264,9 @@ def test_a_batch_of_a_smaller_cutoff_than_the_model_is_refused() -> None:
     small = batch_structures(atoms, module.architecture.CUTOFF - 0.5, torch.float64)
     kept = [small, small.take(torch.tensor([0])), small.padded(8, 100), small.to(dtype="float64")]
     for batch in kept:
-        with pytest.raises(ValueError, match="pairs were listed within 6.0 Å"):
+        with pytest.raises(ValueError, match=r"pairs were listed within 6.0 Å"):
             model(*batch.inputs)
-        with pytest.raises(ValueError, match="pairs were listed within 6.0 Å"):
+        with pytest.raises(ValueError, match=r"pairs were listed within 6.0 Å"):
             model.energy_and_forces(*batch.inputs)
     larger = batch_structures(atoms, module.architecture.CUTOFF + 0.5, torch.float64)
     torch.testing.assert_close(model(*larger.inputs).energy, model(*batch_of(module, atoms).inputs).energy)
