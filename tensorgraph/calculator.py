@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,23 +18,48 @@ from ase.calculators.calculator import (
     PropertyNotImplementedError,
     all_changes,
 )
+from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
+from numpy.typing import NDArray
 
-from tensorgraph.errors import PackageError
-from tensorgraph.runtime.batch import batch_structures
+from tensorgraph.errors import CheckpointError, PackageError
+from tensorgraph.runtime.arguments import check_keywords, checked_device, checked_dtype
+from tensorgraph.runtime.batch import Batch, ListedStructure, check_species, join_structures
 from tensorgraph.runtime.checkpoint import load_checkpoint
+from tensorgraph.runtime.derivatives import atomic_virials, hessian, layer_energies
+from tensorgraph.runtime.evaluation import finite
+from tensorgraph.runtime.labels import cell_volume
 from tensorgraph.runtime.loading import load_package, package_directory
+from tensorgraph.runtime.neighbours import neighbour_pairs
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+ASE_KEYWORDS = ("atoms", "label", "directory")
+"""What ASE's calculators take besides their own parameters."""
+
+ON_REQUEST = {"hessian": hessian, "layer_energies": layer_energies}
+"""Properties that ASE has no names for."""
 
 
-class TensorGraphCalculator(Calculator):
+class StandardExport:
+    """Lets calculators have results that ASE has no names for."""
+
+    results: dict[str, Any]
+
+    def export_properties(self) -> Properties:
+        """The results that ASE has names for."""
+        return Properties({name: value for name, value in self.results.items() if name in all_outputs})
+
+
+class TensorGraphCalculator(StandardExport, Calculator):
     """Energies, forces and stresses of a generated potential, in ASE's units (eV, Å) and signs.
 
     `energy` and `free_energy` (equal: there are no electrons here), `energies` [n_atoms], `forces` [n_atoms, 3], and
     `stress` [6] (Voigt order xx, yy, zz, yz, xz, xy): the strain derivative of the energy divided by the volume
     |det cell|, which includes the vacuum along directions that are not periodic. A system that is periodic in no
     direction, or whose cell has no volume, has no stress: asking for it raises PropertyNotImplementedError.
+
+    Only on request, for they cost more: `stresses` [n_atoms, 6], which sum to the stress, and two that ASE has no names
+    for and therefore writes to no file, `hessian` [3 n_atoms, 3 n_atoms] in eV/Å² and `layer_energies` [n_heads,
+    n_atoms]: see `get_hessian` and `get_layer_energies`.
 
     Any mixture of periodic directions is allowed, and cells smaller than the cutoff. StructureError names the atom that
     has an unknown species, a position that is not finite, or the place of another atom, and tells of a singular cell.
@@ -42,29 +68,45 @@ class TensorGraphCalculator(Calculator):
     """
 
     # ASE declares both on the instance, which a ClassVar would contradict.
-    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress", "stresses", *ON_REQUEST]  # noqa: RUF012
     ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
     def __init__(
         self,
         package_dir: str | Path,
         checkpoint: str | Path | None = None,
-        device: str = "cpu",
-        dtype: str = "float64",
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype = "float64",
         **kwargs: Any,
     ) -> None:
-        """`package_dir`: a generated package; `checkpoint`: its trained weights, or None for `Model(seed=0)`.
+        """`package_dir`: a generated package, with the trained weights in `checkpoint` (None: `Model(seed=0)`); or a
+        checkpoint alone, whose package is built from the spec inside it. ASE's `atoms`, `label` and `directory` may be
+        given too.
 
         Raises PackageError for a directory that holds no generated package with a network, CheckpointError for weights
-        of another spec, and ValueError for a dtype other than float32 and float64.
+        of another spec, ValueError for a dtype other than float32 and float64 and for a device that is not there, and
+        TypeError for any other keyword.
         """
-        super().__init__(**kwargs)
-        if dtype not in DTYPES:
-            raise ValueError(f"unknown dtype {dtype!r}; allowed: {', '.join(DTYPES)}")
-        self.package = load_package(package_dir)
-        self.model = _model(self.package, DTYPES[dtype], device)
-        if checkpoint is not None:
-            load_checkpoint(self.model, self.package, checkpoint)
+        check_keywords(type(self).__name__, kwargs, ("package_dir", "checkpoint", "device", "dtype", *ASE_KEYWORDS))
+        placed, precision = checked_device(device), checked_dtype(dtype)
+        self.package, weights = _opened(package_dir, checkpoint)
+        self.model = _model(self.package, precision, placed)
+        if weights is not None:
+            load_checkpoint(self.model, self.package, weights)
+        super().__init__(**kwargs)  # in the end, for it gives `atoms` this calculator
+
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """There are no parameters to set, so every keyword is a TypeError; see `load` for other weights."""
+        check_keywords(f"{type(self).__name__}.set()", kwargs, ())
+        return {}
+
+    def load(self, checkpoint: str | Path) -> None:
+        """Take the weights of another checkpoint of the same spec; results of the old ones are cleared.
+
+        Raises CheckpointError, and leaves weights and results as they were, where `load_checkpoint` refuses.
+        """
+        load_checkpoint(self.model, self.package, _checked_path("checkpoint", checkpoint))
+        self.reset()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TensorGraphCalculator:
         twin: TensorGraphCalculator = type(self).__new__(type(self))
@@ -92,20 +134,24 @@ class TensorGraphCalculator(Calculator):
     def calculate(
         self,
         atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = tuple(all_changes),
+        properties: str | Sequence[str] | None = ("energy",),
+        system_changes: Sequence[str] | None = None,
     ) -> None:
         """Fill `results` with every property that the system has; see the class for errors."""
-        super().calculate(atoms, list(properties), list(system_changes))
         self.results = {}  # an error below must not leave the results of other atoms behind
+        wanted = checked_properties(self, properties)
+        if not (atoms is None or isinstance(atoms, Atoms)):
+            raise TypeError(f"calculate() needs ase.Atoms, not {type(atoms).__name__}")
+        super().calculate(atoms, wanted, list(all_changes if system_changes is None else system_changes))
         if self.atoms is None:
             raise CalculatorSetupError("calculate() needs atoms, here or set before")
-        volume = _volume(self.atoms)
-        if "stress" in properties and volume is None:
+        volume = cell_volume(self.atoms)
+        if volume is None and not {"stress", "stresses"}.isdisjoint(wanted):
             raise PropertyNotImplementedError("stress needs a cell with a volume and at least one periodic direction")
-        prediction = self._predict(self.atoms)
+        batch = self._batch(self.atoms)
+        prediction = self._predict(batch)
         energy = float(prediction.energy[0])
-        self.results = {
+        results = {
             "energy": energy,
             "free_energy": energy,
             "energies": prediction.energies.cpu().numpy().astype(np.float64),
@@ -113,17 +159,71 @@ class TensorGraphCalculator(Calculator):
         }
         if volume is not None:
             stress = prediction.virial[0].cpu().numpy().astype(np.float64) / volume
-            self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
+            results["stress"] = full_3x3_to_voigt_6_stress(stress)
+        if volume is not None and "stresses" in wanted:
+            virials = atomic_virials(self.model, batch).cpu().numpy().astype(np.float64)
+            results["stresses"] = np.array([full_3x3_to_voigt_6_stress(virial / volume) for virial in virials])
+        for name, function in ON_REQUEST.items():
+            if name in wanted:
+                results[name] = function(self.model, batch).cpu().numpy().astype(np.float64)
+        self.results = finite(results)
 
-    def _predict(self, atoms: Atoms) -> Any:
-        architecture = self.package.architecture
-        species = [number for _, number in architecture.SPECIES]
-        where = {"dtype": self.model.dtype, "device": self.model.species.device}
-        batch = batch_structures([atoms], architecture.CUTOFF, **where, species=species)
+    def get_hessian(self, atoms: Atoms | None = None) -> NDArray[np.float64]:
+        """d²E/dr² [3 n_atoms, 3 n_atoms] in eV/Å², as `ase.vibrations.VibrationsData.from_2d` takes it: see there."""
+        found: NDArray[np.float64] = self.get_property("hessian", atoms)
+        return found
+
+    def get_layer_energies(self, atoms: Atoms | None = None) -> NDArray[np.float64]:
+        """Energy terms [n_heads, n_atoms] in eV: of the species, then of each block; they sum to `energies`."""
+        found: NDArray[np.float64] = self.get_property("layer_energies", atoms)
+        return found
+
+    def _predict(self, batch: Batch) -> Any:
         return self.model.energy_and_forces(*batch.inputs)
 
+    def _batch(self, atoms: Atoms) -> Batch:
+        architecture = self.package.architecture
+        check_species(atoms, [number for _, number in architecture.SPECIES])
+        listed = ListedStructure(atoms, *self._neighbours(atoms))
+        return join_structures([listed], architecture.CUTOFF, self.model.dtype, self.model.species.device)
 
-def _model(package: ModuleType, dtype: torch.dtype, device: str) -> Any:
+    def _neighbours(self, atoms: Atoms) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Pairs and displacements as `neighbour_pairs` gives them: all pairs come from here."""
+        return neighbour_pairs(atoms, self.package.architecture.CUTOFF)
+
+
+def checked_properties(calculator: Calculator, properties: str | Sequence[str] | None) -> list[str]:
+    """The names as a list; None means the energy. Raises PropertyNotImplementedError for a name it does not know."""
+    wanted = [properties] if isinstance(properties, str) else list(("energy",) if properties is None else properties)
+    for name in wanted:
+        if name not in calculator.implemented_properties:
+            known = ", ".join(calculator.implemented_properties)
+            raise PropertyNotImplementedError(
+                f"{name} is not a property of {type(calculator).__name__}: it has {known}"
+            )
+    return wanted
+
+
+def _opened(package_dir: str | Path, checkpoint: str | Path | None) -> tuple[ModuleType, Path | None]:
+    """The package and the checkpoint, if any: a file in place of the package is a checkpoint that says its spec."""
+    path = _checked_path("package_dir", package_dir)
+    if not path.is_file():
+        return load_package(path), None if checkpoint is None else _checked_path("checkpoint", checkpoint)
+    if checkpoint is not None:
+        raise CheckpointError(f"{path} is a file beside the checkpoint {checkpoint}; allowed: a package, or one file")
+    from tensorgraph.potential import package_of_checkpoint  # the compiler, which few need
+
+    return package_of_checkpoint(path), path
+
+
+def _checked_path(name: str, path: object) -> Path:
+    if not isinstance(path, str | PathLike):
+        advice = "; CommitteeCalculator takes several" if isinstance(path, list | tuple) else ""
+        raise TypeError(f"{name} must be one path, not {type(path).__name__}{advice}")
+    return Path(path)
+
+
+def _model(package: ModuleType, dtype: torch.dtype, device: str | torch.device) -> Any:
     """A model of the package for use, not for training; weights come into it after its dtype, so that they keep theirs.
 
     Raises PackageError for a package without a network.
@@ -133,11 +233,3 @@ def _model(package: ModuleType, dtype: torch.dtype, device: str) -> Any:
     model = package.Model(seed=0).to(device=device, dtype=dtype).requires_grad_(False)
     model.validate = False  # the neighbour list has checked everything, and said it in ASE's terms
     return model
-
-
-def _volume(atoms: Atoms) -> float | None:
-    """|det cell| in Å³, or None where a stress has no meaning."""
-    if not np.isfinite(atoms.cell.array).all():
-        return None  # a vector that is not periodic may be anything
-    volume = abs(float(np.linalg.det(atoms.cell.array)))
-    return volume if atoms.pbc.any() and volume > 0 else None

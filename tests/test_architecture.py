@@ -20,6 +20,7 @@ RUNTIME = {
     "potential": {"errors", "spec", "compiler", "emit", "runtime"},
     "published": {"errors", "spec", "graphs", "algebra", "potential", "runtime"},
     "calculator": {"errors", "runtime", "potential"},
+    "committee": {"calculator", "runtime"},
     "__main__": {"cli"},
 }
 """What needs torch or ASE stands beside the pipeline: what it may import."""

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tensorgraph.errors import StructureError
 from tensorgraph.runtime.batch import Batch, batch_structures
 from tensorgraph.runtime.neighbours import completed_cell, neighbour_pairs, neighbour_tensors
-from tests.helpers import crystal, devices, molecule, naive_pairs
+from tests.helpers import batch_of, crystal, devices, gpu, molecule, naive_pairs, package
 
 directions = st.tuples(st.booleans(), st.booleans(), st.booleans())
 
@@ -183,12 +183,15 @@ def test_taking_structures_is_batching_them(chosen: list[int]) -> None:
     structures = [molecule(4, 1), Atoms(), Atoms("H"), crystal(2)]
     for atoms in structures:
         atoms.calc = SinglePointCalculator(atoms, energy=len(atoms), forces=atoms.positions)
-    whole = batch_structures(structures, 3.0, torch.float64, targets=True)
-    expected = batch_structures([structures[index] for index in chosen], 3.0, torch.float64, targets=True)
+    structures[3].info["stress"] = np.arange(6.0)
+    labels = {"targets": ("energy", "forces", "stress"), "optional": "stress"}
+    whole = batch_structures(structures, 3.0, torch.float64, **labels)
+    expected = batch_structures([structures[index] for index in chosen], 3.0, torch.float64, **labels)
     taken = whole.take(torch.tensor(chosen, dtype=torch.int64))
     for field in fields(Batch):
         ours, theirs = getattr(taken, field.name), getattr(expected, field.name)
-        assert torch.equal(torch.as_tensor(ours), torch.as_tensor(theirs)), field.name
+        assert (ours is None) == (theirs is None), field.name
+        assert ours is None or torch.equal(torch.as_tensor(ours), torch.as_tensor(theirs)), field.name
 
 
 def test_a_batch_of_nothing() -> None:
@@ -201,12 +204,105 @@ def test_targets_come_along() -> None:
     for atoms in structures:
         atoms.rattle(0.1, seed=1)
         atoms.calc = EMT()
+        energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
     batch = batch_structures(structures, 4.0, torch.float64, targets=True)
     assert batch.energy is not None
     assert batch.forces is not None
     np.testing.assert_allclose(batch.energy, [atoms.get_potential_energy() for atoms in structures])
     np.testing.assert_allclose(batch.forces, np.concatenate([atoms.get_forces() for atoms in structures]))
     assert batch_structures(structures, 4.0).energy is None
+
+
+def test_single_structures_and_generators_are_batches() -> None:
+    atoms = molecule(4, 1)
+    for structures in (atoms, (copy for copy in [atoms]), {"only": atoms}.values()):
+        batch = batch_structures(structures, 3.0)
+        assert (batch.n_structures, batch.numbers.tolist(), batch.cutoff) == (1, atoms.numbers.tolist(), 3.0)
+
+
+@pytest.mark.parametrize(
+    ("structures", "message"),
+    [
+        ("frames.xyz", "structures must be ase.Atoms or an iterable of them, not str"),
+        (None, "structures must be ase.Atoms or an iterable of them, not NoneType"),
+        ([molecule(2, 1), "frame"], "structure 1 is str, not ase.Atoms"),
+        (molecule(2, 1)[0:2].positions, "structure 0 is ndarray, not ase.Atoms"),
+    ],
+)
+def test_what_is_no_structure_is_refused(structures: object, message: str) -> None:
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        batch_structures(structures, 3.0)
+
+
+@pytest.mark.parametrize("cutoff", [0, -1.0, np.nan, np.inf, -np.inf, True, "5.0", None, 1j, np.bool_(True), [5.0]])
+def test_cutoffs_that_are_none_are_refused(cutoff: object) -> None:
+    with pytest.raises((ValueError, TypeError), match=r"^the cutoff must be"):
+        batch_structures([molecule(2, 1)], cutoff)
+
+
+@pytest.mark.parametrize("cutoff", [3, np.float32(3), np.int64(3)])
+def test_cutoffs_of_other_types_of_numbers(cutoff: float) -> None:
+    batch = batch_structures([molecule(4, 1)], cutoff)
+    assert (type(batch.cutoff), batch.cutoff) == (float, 3.0)
+    assert torch.equal(batch.pairs, batch_structures([molecule(4, 1)], 3.0).pairs)
+
+
+def test_wrong_dtypes_and_devices_are_refused() -> None:
+    assert batch_structures(Atoms("H"), 3.0, "float64").displacements.dtype == torch.float64
+    for dtype in ("half", torch.float16, torch.int64, "torch.float32"):
+        with pytest.raises(ValueError, match=r"^unknown dtype .*; allowed: float32, float64"):
+            batch_structures(Atoms("H"), 3.0, dtype)
+    for device in ("gpu", "cuda:99", "meta", 3.5, ""):
+        with pytest.raises(ValueError, match=r"^device .* allowed here: cpu"):
+            batch_structures(Atoms("H"), 3.0, device=device)
+
+
+def test_a_batch_of_a_smaller_cutoff_than_the_model_is_refused() -> None:
+    module = package("hipnn")
+    model, atoms = module.Model().double(), molecule(4, 1)
+    small = batch_structures(atoms, module.architecture.CUTOFF - 0.5, torch.float64)
+    kept = [small, small.take(torch.tensor([0])), small.padded(8, 100), small.to(dtype="float64")]
+    for batch in kept:
+        with pytest.raises(ValueError, match=r"pairs were listed within 6.0 Å"):
+            model(*batch.inputs)
+        with pytest.raises(ValueError, match=r"pairs were listed within 6.0 Å"):
+            model.energy_and_forces(*batch.inputs)
+    larger = batch_structures(atoms, module.architecture.CUTOFF + 0.5, torch.float64)
+    torch.testing.assert_close(model(*larger.inputs).energy, model(*batch_of(module, atoms).inputs).energy)
+
+
+def full_batch() -> Batch:
+    """Of two structures with all labels, and one without any."""
+    structures = [crystal(2), crystal(3), Atoms("H")]
+    for atoms in structures[:2]:
+        atoms.calc = SinglePointCalculator(atoms, energy=-1e6, forces=atoms.positions, stress=np.arange(6.0))
+    labels = ("energy", "forces", "stress")
+    return batch_structures(structures, 4.0, torch.float64, targets=labels, optional=labels)
+
+
+@devices
+def test_batches_move_and_change_their_dtype(device: str) -> None:
+    batch = full_batch()
+    moved = batch.to(device, "float32")
+    assert (moved.n_structures, moved.cutoff) == (3, 4.0)
+    for field in fields(Batch):
+        before, after = getattr(batch, field.name), getattr(moved, field.name)
+        if isinstance(before, torch.Tensor):
+            changes = field.name in ("displacements", "forces", "stress")
+            assert after.device.type == device
+            assert after.dtype == (torch.float32 if changes else before.dtype), field.name
+            torch.testing.assert_close(after.cpu().to(before.dtype), before)
+    assert batch.to().displacements is batch.displacements
+    assert batch.displacements.dtype == torch.float64
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=gpu)])
+def test_pinned_batches_are_equal(device: str) -> None:
+    batch = full_batch()
+    pinned = batch.pin_memory()
+    assert pinned.forces.is_pinned()
+    assert torch.equal(pinned.to(device, non_blocking=True).forces.cpu(), batch.forces)
 
 
 def test_total_energies_keep_their_digits_in_float32() -> None:
@@ -222,7 +318,7 @@ def test_targets_that_are_not_finite_name_the_structure(wrong: dict) -> None:
     frames = [molecule(2, 1), molecule(2, 2)]
     for atoms, changes in zip(frames, ({}, wrong), strict=True):
         atoms.calc = SinglePointCalculator(atoms, **{"energy": 1.0, "forces": np.zeros((2, 3)), **changes})
-    with pytest.raises(StructureError, match=r"^structure 1 carries an energy or forces that are not finite"):
+    with pytest.raises(StructureError, match=r"^structure 1: calc.results\['(energy|forces)'\] is not finite"):
         batch_structures(frames, 3.0, targets=True)
 
 
@@ -232,7 +328,7 @@ def test_missing_targets_name_the_structure() -> None:
     only_energy = molecule(2, 1)
     only_energy.calc = SinglePointCalculator(only_energy, energy=1.0)
     for unlabelled in (molecule(2, 2), only_energy):
-        with pytest.raises(StructureError, match="structure 1 carries no energy and forces"):
+        with pytest.raises(StructureError, match=r"^structure 1: it carries no (energy|forces): no key"):
             batch_structures([labelled, unlabelled], 3.0, targets=True)
 
 

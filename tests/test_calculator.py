@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.calculators.calculator import CalculatorSetupError, PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
@@ -198,6 +199,120 @@ def test_a_pickle_whose_package_was_rebuilt_is_refused(tmp_path: Path) -> None:
     build(tmp_path, cutoff=5.6)
     with pytest.raises(PackageError, match="was rebuilt for another spec since the calculator was pickled"):
         pickle.loads(pickled)
+
+
+def test_unknown_keywords_are_refused(calculator: TensorGraphCalculator) -> None:
+    allowed = "allowed: package_dir, checkpoint, device, dtype, atoms, label, directory"
+    with pytest.raises(TypeError, match=f"^TensorGraphCalculator has no keyword 'model_path'; {allowed}$"):
+        TensorGraphCalculator(GENERATED / "hipnn", model_path="trained.safetensors")
+    for keyword in ("restart", "parameters", "xc"):
+        with pytest.raises(TypeError, match=f"no keyword '{keyword}'"):
+            TensorGraphCalculator(GENERATED / "hipnn", **{keyword: None})
+    with pytest.raises(TypeError, match=r"^TensorGraphCalculator.set\(\) has no keyword 'checkpoint'; it takes none$"):
+        calculator.set(checkpoint="trained.safetensors")
+    assert calculator.set() == {}
+
+
+def test_keywords_of_ase_are_taken(tmp_path: Path) -> None:
+    atoms = molecule(3, 1)
+    calculator = TensorGraphCalculator(GENERATED / "hipnn", atoms=atoms, label="run", directory=tmp_path)
+    assert atoms.calc is calculator
+    assert calculator.label == f"{tmp_path}/run"
+    with pytest.raises(CheckpointError):
+        TensorGraphCalculator(GENERATED / "hipnn", tmp_path / "none.safetensors", atoms=(other := molecule(3, 1)))
+    assert other.calc is None
+
+
+def test_calculate_takes_what_ase_gives(calculator: TensorGraphCalculator) -> None:
+    atoms = molecule(3, 1)
+    expected = with_calculator(atoms.copy(), calculator).get_potential_energy()
+    for arguments in ((["energy"], None), (None, None), ("energy",), (("forces", "energy"), ["positions"]), ()):
+        calculator.reset()
+        calculator.calculate(atoms, *arguments)
+        assert calculator.results["energy"] == expected
+    calculator.calculate(properties=["forces"])  # of the atoms from before
+    assert calculator.results["energy"] == expected
+
+
+def test_unknown_properties_leave_no_stale_results(calculator: TensorGraphCalculator) -> None:
+    atoms = with_calculator(molecule(3, 1), calculator)
+    atoms.get_potential_energy()
+    with pytest.raises(
+        PropertyNotImplementedError, match=r"^dipole is not a property of TensorGraphCalculator: it has"
+    ):
+        calculator.calculate(molecule(3, 2), ["energy", "dipole"])
+    assert not calculator.results
+    with pytest.raises(TypeError, match=r"^calculate\(\) needs ase.Atoms, not list"):
+        calculator.calculate([atoms])
+    assert atoms.get_potential_energy() == with_calculator(atoms.copy(), calculator).get_potential_energy()
+
+
+def test_dtypes_and_devices_by_name_or_as_torch_has_them() -> None:
+    for dtype in ("float32", torch.float32):
+        calculator = TensorGraphCalculator(GENERATED / "hipnn", dtype=dtype, device=torch.device("cpu"))
+        assert calculator.model.dtype == torch.float32
+    for device in ("cuda:99", "gpu", "meta", None):
+        with pytest.raises(ValueError, match=r"^device .* (cannot be used|holds no values).* allowed here: cpu"):
+            TensorGraphCalculator(GENERATED / "hipnn", device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
+def test_a_missing_gpu_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^device 'cuda' cannot be used: .*; allowed here: cpu$"):
+        TensorGraphCalculator(GENERATED / "hipnn", device="cuda")
+
+
+def test_results_are_copies(calculator: TensorGraphCalculator) -> None:
+    atoms = with_calculator(crystal(1), calculator)
+    forces = atoms.get_forces()
+    for get in (atoms.get_forces, atoms.get_stress, atoms.get_potential_energies):
+        before = get().copy()
+        get()[:] = 99
+        np.testing.assert_array_equal(get(), before)
+    kept = calculator.results["forces"]
+    with_calculator(crystal(2), calculator).get_forces()
+    np.testing.assert_array_equal(kept, forces)
+
+
+def test_overflow_is_an_error_and_not_a_result() -> None:
+    calculator = TensorGraphCalculator(GENERATED / "hipnn", dtype="float32")
+    calculator.model.energy_heads.of_blocks[0].weight.fill_(3e38)
+    with pytest.raises(StructureError, match=r"^the model gives a value of .* that is not finite"):
+        with_calculator(molecule(3, 1), calculator).get_potential_energy()
+    assert not calculator.results
+
+
+def test_weights_can_be_changed(tmp_path: Path) -> None:
+    module = package("hipnn")
+    paths = [tmp_path / f"{seed}.safetensors" for seed in (3, 4)]
+    for seed, path in enumerate(paths, start=3):
+        save_checkpoint(module.Model(seed=seed), module, path)
+    atoms = with_calculator(molecule(3, 1), TensorGraphCalculator(GENERATED / "hipnn", paths[0]))
+    first = atoms.get_potential_energy()
+    atoms.calc.load(paths[1])
+    assert not atoms.calc.results
+    second = atoms.get_potential_energy()
+    assert (
+        second
+        == with_calculator(molecule(3, 1), TensorGraphCalculator(GENERATED / "hipnn", paths[1])).get_potential_energy()
+        != first
+    )
+    with pytest.raises(CheckpointError):
+        atoms.calc.load(tmp_path / "none.safetensors")
+    assert atoms.calc.results["energy"] == atoms.get_potential_energy() == second
+
+
+def test_a_checkpoint_is_enough(tmp_path: Path) -> None:
+    module, path = package("hipnn"), tmp_path / "model.safetensors"
+    save_checkpoint(module.Model(seed=8), module, path)
+    alone, both = (TensorGraphCalculator(*arguments) for arguments in ((path,), (GENERATED / "hipnn", path)))
+    energies = [with_calculator(molecule(3, 1), calculator).get_potential_energy() for calculator in (alone, both)]
+    assert energies[0] == energies[1]
+    assert pickle.loads(pickle.dumps(alone)).get_potential_energy(molecule(3, 1)) == energies[0]
+    with pytest.raises(CheckpointError, match="beside the checkpoint"):
+        TensorGraphCalculator(path, path)
+    with pytest.raises(TypeError, match="checkpoint must be one path, not list; CommitteeCalculator"):
+        TensorGraphCalculator(GENERATED / "hipnn", checkpoint=[path, path])
 
 
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tensorgraph.errors import StructureError
+from tensorgraph.runtime.arguments import checked_cutoff, checked_device, checked_dtype, each_structure
+from tensorgraph.runtime.labels import LabelChoice, Labels, cell_volume, read_labels
 from tensorgraph.runtime.neighbours import neighbour_pairs, species_name
 
 FAR = 1e4  # Å; beyond any cutoff of a spec, far within the range of float32
+NO_TARGETS = LabelChoice((), frozenset(), {})
+NO_LABELS = Labels()
+IN_DTYPE = ("displacements", "forces", "stress")  # what has the dtype of a batch; energies and volumes are float64
 
 
 @dataclass(frozen=True)
 class Batch:
     """Structures side by side. `numbers` [n_atoms], `pairs` [2, n_pairs] (central atom i, neighbour j), `displacements`
-    [n_pairs, 3] r_j − r_i in Å, `structure` [n_atoms] the index of each atom's structure; where targets were asked for,
-    `energy` [n_structures] in eV, always float64 (total energies are large), and `forces` [n_atoms, 3] in eV/Å."""
+    [n_pairs, 3] r_j − r_i in Å, `structure` [n_atoms] the index of each atom's structure, `cutoff` (Å) the one within
+    which pairs were listed, None if unknown: a model refuses a batch whose cutoff is smaller than its own.
+
+    Of the targets that were asked for: `energy` [n_structures] in eV, always float64 (total energies are large),
+    `forces` [n_atoms, 3] in eV/Å and `stress` [n_structures, 3, 3] in eV/Å³, ASE's sign. A model's virial divided by
+    `volume` [n_structures] (Å³, float64) is what to compare the stress with. `has_energy`, `has_forces` and
+    `has_stress` [n_structures] (bool) say which structures have the label; where one has none, zeros stand in its
+    place, and a volume of 1.
+    """
 
     numbers: Tensor
     pairs: Tensor
@@ -30,11 +43,45 @@ class Batch:
     n_structures: int
     energy: Tensor | None = None
     forces: Tensor | None = None
+    stress: Tensor | None = None
+    volume: Tensor | None = None
+    has_energy: Tensor | None = None
+    has_forces: Tensor | None = None
+    has_stress: Tensor | None = None
+    cutoff: float | None = None
 
     @property
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor, int, float | None]:
         """What a generated model takes: `model(*batch.inputs)`."""
-        return self.numbers, self.pairs, self.displacements, self.structure, self.n_structures
+        return self.numbers, self.pairs, self.displacements, self.structure, self.n_structures, self.cutoff
+
+    def to(
+        self,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        *,
+        non_blocking: bool = False,
+    ) -> Batch:
+        """The batch on another device, or with another dtype of its displacements, forces and stresses, or both.
+
+        Raises ValueError for a device that is not there and for a dtype other than float32 and float64.
+        """
+        place = None if device is None else checked_device(device)
+        precision = None if dtype is None else checked_dtype(dtype)
+
+        def moved(name: str, tensor: Tensor) -> Tensor:
+            return tensor.to(place, precision if name in IN_DTYPE else None, non_blocking=non_blocking)
+
+        return self._with_tensors(moved)
+
+    def pin_memory(self) -> Batch:
+        """The batch in memory that copies to a GPU faster; a `torch.utils.data.DataLoader` calls it."""
+        return self._with_tensors(lambda _, tensor: tensor.pin_memory())
+
+    def _with_tensors(self, change: Callable[[str, Tensor], Tensor]) -> Batch:
+        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {name: change(name, x) for name, x in held.items() if isinstance(x, Tensor)}
+        return replace(self, **changed)
 
     def padded(self, n_atoms: int, n_pairs: int) -> Batch:
         """The batch with `n_atoms` atoms and `n_pairs` pairs, for what needs fixed shapes, such as a CUDA graph.
@@ -57,6 +104,7 @@ class Batch:
             displacements=torch.cat([self.displacements, self.displacements.new_full((pairs, 3), FAR)]),
             structure=torch.cat([self.structure, self.structure.new_full((atoms,), self.n_structures)]),
             n_structures=self.n_structures + 1,
+            cutoff=self.cutoff,
         )
 
     def take(self, chosen: Tensor) -> Batch:
@@ -68,47 +116,122 @@ class Batch:
         pair_counts = torch.bincount(self.structure[self.pairs[0]], minlength=self.n_structures)
         atoms, pairs = _rows(atom_counts, chosen), _rows(pair_counts, chosen)
         moved = _starts(atom_counts[chosen]) - _starts(atom_counts)[chosen]
+
+        def of(structures_or_atoms: Tensor, tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[structures_or_atoms]
+
+        per_structure = ("energy", "stress", "volume", "has_energy", "has_forces", "has_stress")
         return Batch(
             numbers=self.numbers[atoms],
             pairs=self.pairs[:, pairs] + moved.repeat_interleave(pair_counts[chosen]),
             displacements=self.displacements[pairs],
             structure=torch.arange(len(chosen), device=chosen.device).repeat_interleave(atom_counts[chosen]),
             n_structures=len(chosen),
-            energy=None if self.energy is None else self.energy[chosen],
-            forces=None if self.forces is None else self.forces[atoms],
+            forces=of(atoms, self.forces),
+            cutoff=self.cutoff,
+            **{name: of(chosen, getattr(self, name)) for name in per_structure},
         )
 
 
+@dataclass(frozen=True)
+class ListedStructure:
+    """A structure with its pairs [2, n_pairs] and their displacements [n_pairs, 3] (Å), and the labels it carries."""
+
+    atoms: Atoms
+    pairs: NDArray[np.int64]
+    displacements: NDArray[np.float64]
+    labels: Labels = NO_LABELS
+
+
 def batch_structures(
-    structures: Sequence[Atoms],
+    structures: Atoms | Iterable[Atoms],
     cutoff: float,
-    dtype: torch.dtype = torch.float32,
+    dtype: str | torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
-    targets: bool = False,
+    targets: bool | str | Iterable[str] = False,
     species: Iterable[int] | None = None,
+    *,
+    optional: str | Iterable[str] = (),
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    stress_key: str | None = None,
+    virial_key: str | None = None,
 ) -> Batch:
-    """The structures with all pairs within `cutoff` (Å), and with `targets` the energies and forces they carry.
+    """The structures with all pairs within `cutoff` (Å), and the labels they carry.
+
+    `structures` may be a single `Atoms`, and anything that can be iterated over. `targets` are names among "energy",
+    "forces" and "stress"; True means energy and forces. Every structure must carry them, but for those in `optional`.
+    `runtime.labels` tells where they are read, in which units and with which signs; a key given here is the only one
+    that is looked for.
 
     Raises StructureError naming the structure and the atom: see `neighbour_pairs`; for an atomic number that is not in
-    `species`, where those are given; and for a structure whose energy or forces are missing, or not finite, where
-    `targets` asks for them.
+    `species`, where those are given; and for labels that cannot be read: see `read_labels`. Raises TypeError and
+    ValueError for other arguments that are wrong.
     """
+    keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key, "virial": virial_key}
+    choice = LabelChoice.of(targets, optional, keys)
+    cutoff, dtype, device = checked_cutoff(cutoff), checked_dtype(dtype), checked_device(device)
     species = None if species is None else tuple(species)  # read once per structure
-    parts = [_part(index, atoms, cutoff, species, len(structures)) for index, atoms in enumerate(structures)]
-    sizes = np.array([len(atoms) for atoms in structures], dtype=np.int64)
+    every = list(each_structure(structures))
+    named = (lambda index: f"structure {index}: ") if len(every) > 1 else (lambda _: "")
+    listed = [list_structure(atoms, cutoff, species, choice, named(index)) for index, atoms in enumerate(every)]
+    return join_structures(listed, cutoff, dtype, device, choice)
+
+
+def list_structure(
+    atoms: Atoms, cutoff: float, species: Iterable[int] | None, choice: LabelChoice = NO_TARGETS, name: str = ""
+) -> ListedStructure:
+    """One structure of a batch; see `batch_structures` for the errors, which start with `name`."""
+    try:
+        if species is not None:
+            check_species(atoms, species)
+        pairs, displacements = neighbour_pairs(atoms, cutoff)
+        return ListedStructure(atoms, pairs, displacements, read_labels(atoms, choice))
+    except StructureError as error:
+        raise StructureError(f"{name}{error}") from None
+
+
+def join_structures(
+    listed: Sequence[ListedStructure],
+    cutoff: float,
+    dtype: torch.dtype,
+    device: torch.device,
+    choice: LabelChoice = NO_TARGETS,
+) -> Batch:
+    """The batch of structures whose pairs are known."""
+    sizes = np.array([len(one.atoms) for one in listed], dtype=np.int64)
     offsets = np.cumsum(sizes) - sizes
-    pairs = [pairs + offset for (pairs, _), offset in zip(parts, offsets, strict=True)]
-    displacements = np.concatenate([np.zeros((0, 3)), *(part[1] for part in parts)])
-    energy, forces = _targets(structures) if targets else (None, None)
-    return Batch(
-        numbers=torch.as_tensor(_joined([atoms.numbers for atoms in structures]), device=device),
-        pairs=torch.as_tensor(np.concatenate([np.zeros((2, 0), np.int64), *pairs], axis=1), device=device),
-        displacements=torch.as_tensor(displacements, dtype=dtype, device=device),
-        structure=torch.as_tensor(np.repeat(np.arange(len(sizes)), sizes), device=device),
+    pairs = [one.pairs + offset for one, offset in zip(listed, offsets, strict=True)]
+    displacements = np.concatenate([np.zeros((0, 3)), *(one.displacements for one in listed)])
+    numbers = np.concatenate([np.zeros(0, np.int64), *(one.atoms.numbers for one in listed)]).astype(np.int64)
+    batch = Batch(
+        numbers=torch.as_tensor(numbers),
+        pairs=torch.as_tensor(np.concatenate([np.zeros((2, 0), np.int64), *pairs], axis=1)),
+        displacements=torch.as_tensor(displacements),
+        structure=torch.as_tensor(np.repeat(np.arange(len(sizes)), sizes)),
         n_structures=len(sizes),
-        energy=None if energy is None else torch.as_tensor(energy, dtype=torch.float64, device=device),
-        forces=None if forces is None else torch.as_tensor(forces, dtype=dtype, device=device),
+        cutoff=cutoff,
+        **_label_tensors(listed, choice.targets),
     )
+    return batch.to(device, dtype)
+
+
+def _label_tensors(listed: Sequence[ListedStructure], targets: Sequence[str]) -> dict[str, Tensor]:
+    """The fields of a batch for these targets, with zeros for the labels that a structure does not have."""
+    held = {name: [getattr(one.labels, name) for one in listed] for name in targets}
+    fields = {f"has_{name}": np.array([label is not None for label in labels], bool) for name, labels in held.items()}
+    if "energy" in held:
+        fields["energy"] = np.array([label or 0.0 for label in held["energy"]], dtype=np.float64)
+    if "forces" in held:
+        filled = zip(listed, held["forces"], strict=True)
+        forces = [np.zeros((len(one.atoms), 3)) if label is None else label for one, label in filled]
+        fields["forces"] = np.concatenate([np.zeros((0, 3)), *forces])
+    if "stress" in held:
+        stresses = [np.zeros((3, 3)) if label is None else label for label in held["stress"]]
+        fields["stress"] = np.array(stresses).reshape(-1, 3, 3)
+        volumes = [1.0 if one.labels.stress is None else cell_volume(one.atoms) for one in listed]
+        fields["volume"] = np.array(volumes, dtype=np.float64)
+    return {name: torch.as_tensor(array) for name, array in fields.items()}
 
 
 def check_species(atoms: Atoms, species: Iterable[int]) -> None:
@@ -131,32 +254,3 @@ def _rows(counts: Tensor, chosen: Tensor) -> Tensor:
     sizes = counts[chosen]
     moved = _starts(counts)[chosen] - _starts(sizes)
     return torch.arange(int(sizes.sum()), device=counts.device) + moved.repeat_interleave(sizes)
-
-
-def _part(
-    index: int, atoms: Atoms, cutoff: float, species: Iterable[int] | None, n_structures: int
-) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        if species is not None:
-            check_species(atoms, species)
-        return neighbour_pairs(atoms, cutoff)
-    except StructureError as error:
-        raise StructureError(f"structure {index}: {error}" if n_structures > 1 else str(error)) from None
-
-
-def _joined(arrays: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.zeros(0, np.int64), *arrays]).astype(np.int64)
-
-
-def _targets(structures: Sequence[Atoms]) -> tuple[np.ndarray, np.ndarray]:
-    """Energies [n_structures] (eV) and forces [n_atoms, 3] (eV/Å) that the structures' calculators hold."""
-    energies, forces = [], [np.zeros((0, 3))]
-    for index, atoms in enumerate(structures):
-        try:
-            energies.append(atoms.get_potential_energy())
-            forces.append(atoms.get_forces(apply_constraint=False))
-        except (RuntimeError, PropertyNotImplementedError) as error:
-            raise StructureError(f"structure {index} carries no energy and forces: {error}") from None
-        if not (np.isfinite(energies[-1]) and np.isfinite(forces[-1]).all()):
-            raise StructureError(f"structure {index} carries an energy or forces that are not finite")
-    return np.array(energies, dtype=np.float64), np.concatenate(forces)

@@ -1,0 +1,81 @@
+"""Arguments of the public functions, checked in one place: what is wrong, and what is allowed, in one line."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable, Iterator
+
+import torch
+from ase import Atoms
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def checked_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """The torch dtype of `dtype`, a name or a torch dtype. Raises ValueError for one that no model has."""
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found is None or found not in DTYPES.values():
+        raise ValueError(f"unknown dtype {dtype!r}; allowed: {', '.join(DTYPES)}, as names or torch dtypes")
+    return found
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """The torch device of `device`. Raises ValueError for one that is unknown, or not present on this machine."""
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # AssertionError: no CUDA in torch
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"device {str(device)!r} cannot be used: {reason}; allowed here: {_devices()}") from None
+    if found.type == "meta":
+        raise ValueError(f"device 'meta' holds no values; allowed here: {_devices()}")
+    return found
+
+
+def checked_cutoff(cutoff: object) -> float:
+    """The cutoff (Å) as a float. Raises TypeError unless it is a number, ValueError unless positive and finite."""
+    if isinstance(cutoff, bool) or not isinstance(cutoff, numbers.Real):
+        raise TypeError(f"the cutoff must be a number of Å, not {type(cutoff).__name__} {cutoff!r}")
+    value = float(cutoff)
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"the cutoff must be positive and finite, not {value} Å")
+    return value
+
+
+def checked_count(name: str, count: object) -> int:
+    """A number of things, at least one. Raises TypeError for what is no integer and ValueError below one."""
+    if isinstance(count, bool) or not isinstance(count, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, not {type(count).__name__} {count!r}")
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, not {count}")
+    return int(count)
+
+
+def each_structure(structures: object) -> Iterator[Atoms]:
+    """The structures one by one; a single `Atoms` is one structure. Raises TypeError for anything else among them."""
+    if isinstance(structures, Atoms):
+        structures = [structures]
+    if isinstance(structures, str) or not isinstance(structures, Iterable):
+        raise TypeError(f"structures must be ase.Atoms or an iterable of them, not {type(structures).__name__}")
+    return _only_atoms(structures)
+
+
+def check_keywords(owner: str, given: Iterable[str], allowed: Iterable[str]) -> None:
+    """Raise TypeError for the first keyword of `given` that is not in `allowed`."""
+    allowed = tuple(allowed)
+    for keyword in given:
+        if keyword not in allowed:
+            choice = f"allowed: {', '.join(allowed)}" if allowed else "it takes none"
+            raise TypeError(f"{owner} has no keyword {keyword!r}; {choice}")
+
+
+def _only_atoms(structures: Iterable[object]) -> Iterator[Atoms]:
+    for index, atoms in enumerate(structures):
+        if not isinstance(atoms, Atoms):
+            raise TypeError(f"structure {index} is {type(atoms).__name__}, not ase.Atoms")
+        yield atoms
+
+
+def _devices() -> str:
+    return ", ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])
