@@ -90,7 +90,7 @@ def spec_of_checkpoint(path: str | Path) -> str:
     with _opened(path) as file:
         metadata = file.metadata() or {}
     _check_format(metadata, path)
-    spec = metadata.get("spec", "")
+    spec: str = metadata.get("spec", "")
     if len(spec) > _MAX_SPEC:
         raise CheckpointError(f"{path} holds a spec of {len(spec)} characters; allowed: {_MAX_SPEC}")
     if hashlib.sha256(spec.encode(errors="surrogatepass")).hexdigest() != metadata.get("spec_digest"):
