@@ -12,6 +12,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from tensorgraph.hippynn import converted, network_of, package_graphs
 from tensorgraph.runtime.batch import Batch
 
 
@@ -107,57 +108,13 @@ class Published:
         forces = forces.index_add(0, batch.pairs[0], slope).index_add(0, batch.pairs[1], -slope)
         return energy if create_graph else energy.detach(), forces
 
-    def match_invariants(self, module: ModuleType) -> tuple[list[int], Tensor]:
-        """For each invariant of the package the published one, and the sign [n_invariants] between them."""
-        random = torch.Generator().manual_seed(0)
-        architecture_, width = module.architecture, (module.architecture.MAX_RANK + 1) ** 2
-        features = torch.randn(7, width, 1, generator=random, dtype=torch.float64)
-        with quiet_hippynn():
-            layer = base_layer(self.network.blocks[0][0]).invars
-            theirs = layer(features.squeeze(2))
-        ours = module.invariants(features).squeeze(2)
-        order, signs = [], []
-        for k in range(architecture_.N_INVARIANTS):
-            matches = [
-                (m, sign)
-                for m in range(theirs.shape[1])
-                for sign in (1.0, -1.0)
-                if torch.allclose(ours[:, k], sign * theirs[:, m], rtol=1e-9, atol=1e-12)
-            ]
-            assert len(matches) == 1, f"invariant {k} is not one of the published ones: {matches}"
-            order.append(matches[0][0])
-            signs.append(matches[0][1])
-        return order, torch.tensor(signs, dtype=torch.float64)
+    def state_dict(self) -> dict[str, Tensor]:
+        """What hippynn would save of the network and its energy."""
+        return torch.nn.ModuleDict({"network": self.network, "energy": self.heads}).state_dict()
 
-    @torch.no_grad()
     def copy_weights_to(self, model: torch.nn.Module, module: ModuleType) -> None:
         """Give `model`, a model of the package, the weights of this network."""
-        heads = [model.energy_heads.of_species, *model.energy_heads.of_blocks]
-        for ours, theirs in zip(heads, self.heads.layers, strict=True):
-            ours.load_state_dict(theirs.state_dict())
-        for block, published in zip(model.blocks, self.network.blocks, strict=True):
-            layers = [block.interaction, *block.atom_layers]
-            for ours, theirs in zip(layers, published, strict=True):
-                if ours.outer is not None:
-                    ours.outer.load_state_dict(theirs.res_layer.state_dict())
-                if ours.skip is not None:
-                    ours.skip.load_state_dict(theirs.adjust_layer.state_dict())
-            for ours, theirs in zip(layers[1:], published[1:], strict=True):
-                ours.layer.load_state_dict(base_layer(theirs).state_dict())
-            self._copy_interaction(layers[0].layer, base_layer(published[0]), module)
-
-    def _copy_interaction(self, ours: torch.nn.Module, theirs: torch.nn.Module, module: ModuleType) -> None:
-        ours.sensitivity.mu.copy_(theirs.sensitivity.mu.squeeze(0))
-        ours.sensitivity.sigma.copy_(theirs.sensitivity.sigma.squeeze(0))
-        ours.weights.copy_(theirs.int_weights)
-        ours.self_interaction.load_state_dict(theirs.selfint.state_dict())
-        if ours.mixing is None:
-            return
-        order, signs = self.match_invariants(module)
-        ours.mixing.copy_(theirs.mixing_weights.permute(1, 0, 2)[order] * signs[:, None, None])
-        if ours.norm is not None:
-            ours.norm.weight.copy_(theirs.group_norm.weight.view(len(order), -1)[order])
-            ours.norm.bias.copy_(theirs.group_norm.bias.view(len(order), -1)[order] * signs[:, None])
+        model.load_state_dict(converted(network_of(self.state_dict()), package_graphs(module)))
 
 
 def equal_models(

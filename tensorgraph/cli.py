@@ -95,6 +95,22 @@ def _parser() -> argparse.ArgumentParser:
     kernels.add_argument("--only", choices=("invariants", "pairs"), help="the kernels of one operator (default: both)")
     kernels.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
 
+    hippynn = _command(commands, "import-hippynn", _import_hippynn,
+                       "make a checkpoint of a state dict of hippynn 0.1.3 (HIP-NN or HIP-HOP-NN)")  # fmt: skip
+    hippynn.add_argument("file", metavar="FILE", type=Path,
+                         help="what torch.save(model.state_dict(), FILE) wrote, such as best_model.pt")  # fmt: skip
+    hippynn.add_argument("--out", metavar="CHECKPOINT", type=Path, required=True, help="the file to write")
+    target = hippynn.add_mutually_exclusive_group(required=True)
+    target.add_argument("--spec", metavar="SPEC", help="the spec of the model; what does not match it is reported")
+    target.add_argument("--cutoff", metavar="R", type=float,
+                        help="without a spec: dist_hard_max in Å, which no state dict holds")  # fmt: skip
+    hippynn.add_argument("--species", metavar="SYMBOLS",
+                         help="without a spec: those of the input features in their order, such as H,C,N,O; "
+                              "needed where the state dict is not one of a whole graph")  # fmt: skip
+    hippynn.add_argument("--name", help="without a spec: the name of the one that is made (default: imported)")
+    hippynn.add_argument("--energy-unit", metavar="UNIT", default="eV",
+                         help="eV (default), Hartree, kcal/mol or kJ/mol; energies are converted to eV")  # fmt: skip
+
     _command(commands, "schema", _schema, "print the JSON Schema of specs, for editors")
     return parser
 
@@ -204,6 +220,24 @@ def _atlas(arguments: argparse.Namespace) -> int:
     _write_file(arguments.out, atlas_page(compilation))
     print(arguments.out)
     print(f"drawn in {time.perf_counter() - start:.2f} s", file=sys.stderr)
+    return 0
+
+
+def _import_hippynn(arguments: argparse.Namespace) -> int:
+    from tensorgraph.hippynn import import_hippynn
+
+    given = {key: value for key in ("species", "name") if (value := getattr(arguments, key)) is not None}
+    if arguments.spec is not None and given:
+        return _fail(f"tensorgraph: --{' and --'.join(given)} beside --spec; allowed: beside --cutoff", 2)
+    if "species" in given:
+        given["species"] = tuple(given["species"].replace(",", " ").split())
+    spec = None if arguments.spec is None else _load(arguments.spec)
+    _refuse_all_but_files(arguments.out)
+    options = {"cutoff": arguments.cutoff, "energy_unit": arguments.energy_unit, **given}
+    imported = import_hippynn(arguments.file, arguments.out, spec, **options)
+    print(arguments.out)
+    assumed = f"# Taken as given: activations are softplus, lengths in Å, energies in {arguments.energy_unit}."
+    print(f"{imported.to_yaml()}{assumed}", file=sys.stderr)
     return 0
 
 

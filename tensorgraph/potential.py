@@ -34,7 +34,16 @@ def package_of_checkpoint(path: str | Path) -> ModuleType:
     Raises CheckpointError for a file that is not a checkpoint or whose spec is not valid, and PackageError where the
     cache cannot be written or is not the user's own.
     """
-    return load_package(_built(_spec(path)))
+    return package_of_spec(_spec(path))
+
+
+def package_of_spec(spec: Spec) -> ModuleType:
+    """The package of a spec, built into the cache if it is not there yet.
+
+    Raises CheckpointError for a spec that is too large to build, and PackageError where the cache cannot be written or
+    is not the user's own.
+    """
+    return load_package(_built(spec))
 
 
 def load_model(
