@@ -13,13 +13,18 @@ SOURCES = ROOT / "tensorgraph"
 PIPELINE = "errors spec graphs algebra basis program scalar layer emit compiler kernels report atlas cli".split()
 """A module imports from those before it and from its own stage."""
 
-RUNTIME = {"runtime": {"errors"}, "calculator": {"errors", "runtime"}, "__main__": {"cli"}}
+RUNTIME = {
+    "runtime": {"errors"},
+    "calculator": {"errors", "runtime"},
+    "torch_sim": {"runtime", "calculator"},
+    "__main__": {"cli"},
+}
 """What needs torch or ASE stands beside the pipeline: what it may import."""
 
 PROGRAMS = {"kernels/worker.py": {"triton"}}
 """What runs in an interpreter of its own, imported by nothing: what it may import besides the standard library."""
 
-HEAVY = {"torch", "triton", "ase", "vesin", "matplotlib", "safetensors", "hippynn"}
+HEAVY = {"torch", "torch_sim", "triton", "ase", "vesin", "matplotlib", "safetensors", "hippynn"}
 
 
 def stage_of(path: Path) -> str:
