@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,12 +28,16 @@ class TensorGraphModel(ModelInterface):
     """
 
     def __init__(
-        self, *args: Any, device: str | torch.device = "cpu", dtype: Any = torch.float64, **kwargs: Any
+        self,
+        package_dir: str | Path,
+        checkpoint: str | Path | None = None,
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype = torch.float64,
     ) -> None:
-        """Takes what `TensorGraphCalculator` takes, with `dtype` as torch dtype or string, and raises the same errors."""
+        """Arguments and errors are those of `TensorGraphCalculator`."""
         super().__init__()
         name = str(dtype).removeprefix("torch.")
-        calculator = TensorGraphCalculator(*args, device=str(device), dtype=name, **kwargs)
+        calculator = TensorGraphCalculator(package_dir, checkpoint, str(device), name)
         self.model, self._architecture = calculator.model, calculator.package.architecture
         self._device, self._dtype = torch.device(device), self.model.dtype
         self._compute_stress = self._compute_forces = True
@@ -53,7 +58,7 @@ class TensorGraphModel(ModelInterface):
         return properties
 
     def _pairs(self, state: SimState, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Pairs [2, n_pairs] and displacements [n_pairs, 3] of all systems, whose atoms stand one system after another."""
+        """Pairs [2, n_pairs] and displacements [n_pairs, 3] of all systems, whose atoms stand one after another."""
         pairs, displacements, first = [], [], 0
         counts = torch.bincount(state.system_idx, minlength=len(cells)).tolist()
         for positions, cell in zip(state.positions.detach().split(counts), cells, strict=True):
