@@ -23,8 +23,8 @@ from examples.fitting import fitted, labelled, out_directory, spec
 from examples.gold import out as console
 from examples.gold_training import Settings
 
-SETTINGS = Settings(steps=2_500, batch_size=20, learning_rate=5e-3)
-FRAMES, LATTICE = 300, 3.61  # Å, where strains start from
+SETTINGS = Settings(steps=2_000, batch_size=10, learning_rate=1e-2)
+FRAMES, LATTICE = 800, 3.61  # Å, where strains start from
 STRAINS = np.linspace(-0.04, 0.04, 9)  # of the equation of state
 SMALL_STRAIN = 0.005  # of the elastic constants
 
@@ -43,7 +43,7 @@ class Elasticity(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> None:
     out = out_directory("elasticity", (__doc__ or "").splitlines()[0], argv)
-    text = spec("copper", ["Cu"], cutoff=6.0, soft_min=1.8)
+    text = spec("copper", ["Cu"], cutoff=5.5, soft_min=2.0)
     model = fitted(text, labelled(strained_crystals(FRAMES), EMT()), SETTINGS, out)
     found = {"EMT": elasticity(EMT()), "model": elasticity(model)}
     console.print(table(found))
@@ -55,9 +55,9 @@ def strained_crystals(count: int) -> list[Atoms]:
     random, frames = np.random.default_rng(0), []
     for _ in range(count):
         atoms = bulk("Cu", a=LATTICE, cubic=True)
-        strain = random.normal(scale=0.015, size=(3, 3)) + random.uniform(-0.06, 0.06) * np.eye(3)
+        strain = random.normal(scale=0.015, size=(3, 3)) + random.uniform(-0.045, 0.045) * np.eye(3)
         atoms.set_cell(atoms.cell.array @ (np.eye(3) + (strain + strain.T) / 2), scale_atoms=True)
-        atoms.positions += random.normal(scale=random.uniform(0, 0.08), size=(4, 3))
+        atoms.positions += random.normal(scale=random.uniform(0, 0.05), size=(4, 3))
         frames.append(atoms)
     return frames
 
