@@ -39,11 +39,14 @@ class SquaredErrors:
 
 
 def initial_model(package: ModuleType, samples: Batch, settings: Settings) -> torch.nn.Module:
-    """A new model whose energies per atom start at the samples' mean."""
+    """A new model whose energies of atoms start as the species' mean ones, by least squares over the samples."""
     model: torch.nn.Module = package.Model(seed=settings.seed)
     model.validate = False  # the neighbour lists were checked when they were made
-    (symbol, _), *_ = package.architecture.SPECIES
-    model.set_atomic_energies({symbol: float(samples.energy.sum()) / len(samples.numbers)})
+    symbols, numbers = zip(*package.architecture.SPECIES, strict=True)
+    is_species = (samples.numbers.unsqueeze(1) == torch.tensor(numbers)).double()
+    counts = is_species.new_zeros(samples.n_structures, len(numbers)).index_add_(0, samples.structure, is_species)
+    energies = torch.linalg.lstsq(counts, samples.energy.unsqueeze(1), driver="gelsd").solution.flatten()
+    model.set_atomic_energies(dict(zip(symbols, energies.tolist(), strict=True)))
     return model
 
 

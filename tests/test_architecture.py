@@ -21,6 +21,7 @@ RUNTIME = {
     "hippynn": {"errors", "manifest", "spec", "graphs", "algebra", "potential", "runtime"},
     "calculator": {"errors", "runtime", "potential"},
     "committee": {"calculator", "runtime"},
+    "torch_sim": {"runtime", "calculator"},
     "__main__": {"cli"},
 }
 """What needs torch or ASE stands beside the pipeline: what it may import."""
@@ -31,7 +32,7 @@ COMMANDS = {"hippynn"}
 PROGRAMS = {"kernels/worker.py": {"triton"}}
 """What runs in an interpreter of its own, imported by nothing: what it may import besides the standard library."""
 
-HEAVY = {"torch", "triton", "ase", "vesin", "matplotlib", "safetensors", "hippynn"}
+HEAVY = {"torch", "torch_sim", "triton", "ase", "vesin", "matplotlib", "safetensors", "hippynn"}
 
 
 def stage_of(path: Path) -> str:
