@@ -119,7 +119,10 @@ def _try(library: ctypes.CDLL, source: str, name: str, dtype: torch.dtype, macro
 
     An operator's implementation runs twice, with the new program and, in double precision, with none.
     """
-    function = _program(library, name)
+    try:
+        function = _program(library, name)
+    except AttributeError:
+        raise libraries.Unavailable(f"the C compiler leaves {name} out of {source}") from None
 
     def candidate(asked, sizes: Sequence[int], inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
         assert asked == (source, name, dtype, macros), f"{asked} is not the program on trial"

@@ -112,9 +112,7 @@ def _first_kept(paths: Sequence[Path]) -> ctypes.CDLL | None:
     return None
 
 
-def _first_built(
-    source: bytes, commands: Sequence[Sequence[str]], paths: Sequence[Path], check: Check
-) -> ctypes.CDLL:
+def _first_built(source: bytes, commands: Sequence[Sequence[str]], paths: Sequence[Path], check: Check) -> ctypes.CDLL:
     failure = ""
     for command, path in zip(commands, paths, strict=True):
         try:
