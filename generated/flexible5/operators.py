@@ -12,7 +12,7 @@ import hashlib
 import importlib
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from importlib import resources
 from types import ModuleType
 from typing import Any
 
@@ -26,7 +26,7 @@ from . import architecture
 @functools.cache
 def _namespace(files: tuple[str, ...]) -> str:
     """Named by a digest of the code that the operators run: equal operators share a name, others do not."""
-    texts = (Path(__file__).with_name(name).read_bytes() for name in files)
+    texts = (resources.files(__package__).joinpath(name).read_bytes() for name in files)
     return f"tensorgraph_{architecture.NAME}_{hashlib.sha256(b''.join(texts)).hexdigest()[:16]}"
 
 

@@ -13,11 +13,11 @@ are zero.
 import torch
 from torch import Tensor
 
-from . import native, sensitivities_torch
+from . import native, sensitivities_torch, trials
 from .operators import alike, check_shapes, check_transforms, check_types, derivatives, dispatch, operator
 
 PRINTED = ("sensitivities_torch.py", "sensitivities_triton.py", "sensitivities_cpu.c")
-CODE = (*PRINTED, "launching.py", "native.py", "operators.py", "sensitivities.py")
+CODE = (*PRINTED, "launching.py", "libraries.py", "native.py", "operators.py", "sensitivities.py", "trials.py")
 
 # Pairs whose sums the C programs leave together: few enough that rounding does not add up over many pairs.
 BLOCK = 256
@@ -152,4 +152,8 @@ _forward_operator = operator("sensitivities", _forward, _fake_forward, _forward_
 _backward_operator = operator("sensitivities_backward", _backward, _fake_backward, _backward_vjp, CODE)
 _double_backward_operator = operator(
     "sensitivities_double_backward", _double_backward, _fake_double_backward, _double_backward_vjp, CODE
+)
+
+native.TRIALS["sensitivities_cpu.c"] = trials.of_sensitivities(
+    {"forward": _forward, "backward": _backward, "double_backward": _double_backward}
 )

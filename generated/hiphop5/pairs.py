@@ -20,7 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import native, pairs_torch
+from . import native, pairs_torch, trials
 from .grouping import PairIndex
 from .operators import (
     alike,
@@ -40,9 +40,11 @@ CODE = (
     "pairs_triton.py",
     "grouping.py",
     "launching.py",
+    "libraries.py",
     "native.py",
     "operators.py",
     "pairs.py",
+    "trials.py",
 )
 
 # Widest vector register, in bytes: the programs copy what they read often into rows of at most this length.
@@ -196,4 +198,12 @@ _double_backward_operator = operator(
     _fake_environment_double_backward,
     _double_backward_vjp,
     CODE,
+)
+
+native.TRIALS["pairs_cpu.c"] = trials.of_pairs(
+    {
+        "environment": _environment,
+        "environment_backward": _environment_backward,
+        "environment_double_backward": _environment_double_backward,
+    }
 )

@@ -21,7 +21,15 @@ from tensorgraph.scalar import Derivatives, StraightLine
 from tensorgraph.spec import NetworkSpec, Spec
 from tensorgraph.spec.elements import ATOMIC_NUMBERS
 
-INVARIANT_TEMPLATES = ("invariants.py", "native.py", "operators.py", "programs.py", "tensors.py")
+INVARIANT_TEMPLATES = (
+    "invariants.py",
+    "libraries.py",
+    "native.py",
+    "operators.py",
+    "programs.py",
+    "tensors.py",
+    "trials.py",
+)
 INVARIANT_EXPORTS = ("invariants", "tensor_components")
 NETWORK_TEMPLATES = (
     "grouping.py",
@@ -75,7 +83,10 @@ def emit_package(
         printed |= {name: _template(name) for name in NETWORK_TEMPLATES}
     printed["architecture.py"] = _architecture_module(spec, basis, layers)
     printed["__init__.py"] = _init_module(spec, basis)
-    files = {name: _header(spec, "//" if name.endswith(".c") else "#") + text for name, text in printed.items()}
+    files = {
+        name: _header(spec, "//") + c.REQUIREMENTS + text if name.endswith(".c") else _header(spec, "#") + text
+        for name, text in printed.items()
+    }
     files["spec.yaml"] = spec.to_yaml()
     files["manifest.json"] = _manifest(spec, basis, programs, sorted([*files, "manifest.json"]))
     return PackageText(spec.name, tuple(sorted(files.items())))

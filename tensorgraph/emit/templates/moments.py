@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from . import moments_torch, native
+from . import moments_torch, native, trials
 from .grouping import PairIndex
 from .operators import (
     alike,
@@ -37,9 +37,11 @@ CODE = (
     "moments_triton.py",
     "grouping.py",
     "launching.py",
+    "libraries.py",
     "native.py",
     "operators.py",
     "moments.py",
+    "trials.py",
 )
 
 
@@ -164,4 +166,12 @@ _moments_operator = operator("moments", _moments, _fake_moments, _moments_vjp, C
 _backward_operator = operator("moments_backward", _moments_backward, _fake_moments_backward, _backward_vjp, CODE)
 _double_backward_operator = operator(
     "moments_double_backward", _moments_double_backward, _fake_moments_double_backward, _double_backward_vjp, CODE
+)
+
+native.TRIALS["moments_cpu.c"] = trials.of_moments(
+    {
+        "moments": _moments,
+        "moments_backward": _moments_backward,
+        "moments_double_backward": _moments_double_backward,
+    }
 )

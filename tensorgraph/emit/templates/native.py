@@ -1,59 +1,37 @@
-"""The C programs on the CPU: built by this machine's own compiler at their first call, and kept for the next process.
+"""The C programs on the CPU: built at their first call, tried, and kept for the next process; see `libraries.py`.
 
-Libraries lie in ``$TENSORGRAPH_CACHE``, else in ``tensorgraph`` under ``$XDG_CACHE_HOME`` or ``~/.cache``, named by a
-digest of source, compiler and processor, each beside its checksum: loading a damaged one would end the process.
-``$CC`` names a compiler; without one ``cc``, ``gcc`` and ``clang`` are tried. ``TENSORGRAPH_CPU=pytorch`` does without.
+A new library has to agree with plain PyTorch on a small problem before anything relies on it; one that was kept is
+trusted. ``TENSORGRAPH_CPU=pytorch`` does without.
 """
 
-import atexit
-import contextlib
+import contextvars
 import ctypes
 import functools
-import hashlib
 import os
-import platform
-import shlex
-import shutil
-import stat
-import subprocess
-import tempfile
-import time
-import warnings
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
 
 import torch
 from torch import Tensor
 
-from . import architecture
+from . import libraries
+from .trials import Trial, deviation
 
-try:
-    import fcntl
-except ImportError:  # no POSIX
-    fcntl = None
+# Read at once: the folder, or the zip file, of the package may be gone at the first call.
+SOURCES = {f.name: f.read_bytes() for f in resources.files(__package__).iterdir() if f.name.endswith("_cpu.c")}
 
-# Read at once: the folder of the package may be gone at the first call.
-SOURCES = {file.name: file.read_bytes() for file in Path(__file__).parent.glob("*_cpu.c")}
-
-FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
-
-# The first that a compiler takes, and whose libraries load: for this very processor and on all cores, then with less.
-MACHINE_FLAGS = (("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("-march=native",), ("-mcpu=native",), ())
+# The problem that a new library has to solve, by source; the modules of operators put theirs here.
+TRIALS: dict[str, Trial] = {}
 
 REALS = {torch.float32: "float", torch.float64: "double"}
 
+# Threads of a trial, and how far its results may be from plain PyTorch in double precision; see `trials.deviation`.
+TRIAL_THREADS = 3
+TOLERANCES = {torch.float32: 2e-4, torch.float64: 1e-12}
+
 # Rows (atoms or pairs, times channels) below which another thread costs more than it helps.
 ROWS_PER_THREAD = 4096
-
-# Most programs take seconds, the longest a minute.
-COMPILE_SECONDS = 300
-
-# Lines of /proc/cpuinfo that tell cores, or moments, of one machine apart.
-VARYING = ("processor", "hart", "clock", "siblings", "cpu cores", "core id", "physical id", "apicid", "initial apicid")
-
-
-class Unavailable(Exception):
-    """Why there is no library."""
 
 
 def run(source: str, name: str, sizes: Sequence[int], rows: int, arrays: Sequence[Tensor], **macros: int) -> bool:
@@ -65,15 +43,34 @@ def run(source: str, name: str, sizes: Sequence[int], rows: int, arrays: Sequenc
     function = _function(source, name, arrays[0].dtype, **macros)
     if function is None:
         return False
-    threads = min(torch.get_num_threads(), 1 + rows // ROWS_PER_THREAD)
-    pointers = (ctypes.c_void_p(array.data_ptr()) for array in arrays)
-    function(*map(ctypes.c_int64, sizes), ctypes.c_int(threads), *pointers)
+    _call(function, sizes, min(torch.get_num_threads(), 1 + rows // ROWS_PER_THREAD), arrays)
     return True
+
+
+def _call(function, sizes: Sequence[int], threads: int, arrays: Sequence[Tensor]) -> None:
+    pointers = (ctypes.c_void_p(array.data_ptr()) for array in arrays)
+    function(*map(ctypes.c_int64, sizes), ctypes.c_int(1 if _forked else threads), *pointers)
+
+
+_forked = False
+
+
+def _after_fork() -> None:
+    """The threads of OpenMP are not there in a forked process; a team of several would wait for them forever."""
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def results(source: str, name: str, sizes: Sequence[int], rows: int, inputs: Sequence[Tensor], outputs, **macros: int):
     """The outputs, one tensor or several, as `run` fills them; None where it cannot."""
     made = (outputs,) if isinstance(outputs, Tensor) else outputs
+    trial = _on_trial.get()
+    if trial is not None:
+        return outputs if trial((source, name, inputs[0].dtype, macros), sizes, inputs, made) else None
     return outputs if run(source, name, sizes, rows, (*inputs, *made), **macros) else None
 
 
@@ -92,215 +89,67 @@ def _function(source: str, name: str, dtype: torch.dtype, **macros: int):
         return None
     defined = {"REAL": REALS[dtype], name.upper(): 1, **macros}
     try:
-        library = _library(SOURCES[source], name, [f"-D{key}={value}" for key, value in defined.items()])
-    except (Unavailable, OSError) as error:
-        _say_once("no compiled CPU programs", str(error), "plain PyTorch runs instead, many times slower")
+        library = libraries.library(
+            SOURCES[source],
+            name,
+            [f"-D{key}={value}" for key, value in defined.items()],
+            lambda new: _try(new, source, name, dtype, macros),
+        )
+    except (libraries.Unavailable, OSError) as error:
+        libraries.say_once("no compiled CPU programs", str(error), "plain PyTorch runs instead, many times slower")
         return None
+    return _program(library, name)
+
+
+def _program(library: ctypes.CDLL, name: str):
     function = getattr(library, name)
     function.restype = None
     return function
 
 
-_said: set[str] = set()
+# What runs in place of the programs that were built: during a trial, the new one, or none.
+_on_trial: contextvars.ContextVar[Callable[..., bool] | None] = contextvars.ContextVar("_on_trial", default=None)
 
 
-def _say_once(what: str, reason: str, consequence: str) -> None:
-    """A warning with the first of its reasons: others would only repeat it."""
-    if what in _said:
-        return
-    _said.add(what)
-    warnings.warn(f"{architecture.NAME}: {what} ({reason}); {consequence}", RuntimeWarning, stacklevel=3)
+def _try(library: ctypes.CDLL, source: str, name: str, dtype: torch.dtype, macros: Mapping[str, int]) -> None:
+    """Raises Unavailable where a program does not compute what plain PyTorch does.
 
-
-def _library(source: bytes, name: str, macros: Sequence[str]) -> ctypes.CDLL:
-    compiler = _compiler()
-    commands = [(*compiler, *FLAGS, *machine_flags, *macros) for machine_flags in MACHINE_FLAGS]
-    paths = [_cache() / f"{architecture.NAME}-{name}-{_digest(source, command)}.so" for command in commands]
-    # A library of any flags comes before compiling with others: those that failed once would fail again.
-    if library := _first_kept(paths):
-        return library
-    with _lock(paths[0].with_suffix(".lock")):
-        return _first_kept(paths) or _first_built(source, commands, paths)
-
-
-def _first_kept(paths: Sequence[Path]) -> ctypes.CDLL | None:
-    for path in paths:
-        with contextlib.suppress(OSError):
-            return _load(path)
-    return None
-
-
-def _first_built(source: bytes, commands: Sequence[Sequence[str]], paths: Sequence[Path]) -> ctypes.CDLL:
-    failure = ""
-    for command, path in zip(commands, paths, strict=True):
-        try:
-            return _built(source, command, path)
-        except OSError as error:  # what it does with other flags may work and load
-            failure = str(error)
-    raise Unavailable(failure)
-
-
-def _load(path: Path) -> ctypes.CDLL:
-    """A library that is whole and that nobody else could have written; an OSError says why not."""
-    if reason := _distrust(path.stat()):
-        raise OSError(f"{path}: {reason}")
-    if _checksum_file(path).read_text(encoding="utf-8") != hashlib.sha256(path.read_bytes()).hexdigest():
-        raise OSError(f"{path} is damaged")
-    return ctypes.CDLL(os.fspath(path))
-
-
-def _checksum_file(path: Path) -> Path:
-    return path.with_suffix(".sha256")
-
-
-def _compiler() -> tuple[str, ...]:
-    """The compiler and its arguments; by the name it was found by, which tells a ccache what to be."""
-    chosen = os.environ.get("CC", "").strip()
-    for command in [chosen] if chosen else ["cc", "gcc", "clang"]:
-        try:
-            program, *arguments = shlex.split(command)
-        except ValueError as error:
-            raise Unavailable(f"CC is {chosen!r}: {error}") from None
-        if found := shutil.which(program):
-            return (os.path.abspath(found), *arguments)
-    raise Unavailable(f"no C compiler {chosen or 'cc, gcc or clang'} on the path")
-
-
-def _built(source: bytes, command: Sequence[str], path: Path) -> ctypes.CDLL:
-    """A new library, kept if that is possible; an OSError says why it cannot be built or loaded."""
-    with tempfile.TemporaryDirectory(prefix="tensorgraph-") as folder:
-        new = Path(folder) / path.name
-        try:
-            done = subprocess.run(
-                [*command, "-x", "c", "-", "-o", os.fspath(new)],
-                input=source,
-                capture_output=True,
-                timeout=COMPILE_SECONDS,
-            )
-        except subprocess.TimeoutExpired:
-            raise Unavailable(f"{command[0]}: more than {COMPILE_SECONDS} s") from None
-        if done.returncode:
-            raise OSError(f"{command[0]}: {_complaint(done)}")
-        try:
-            _keep(new, path)
-        except OSError as error:  # a full disk, say
-            _say_once("libraries cannot be kept", str(error), "every process compiles its own")
-            return ctypes.CDLL(os.fspath(new))
-        return _load(path)
-
-
-def _complaint(done: subprocess.CompletedProcess) -> str:
-    """The line that says what is wrong; warnings may come before it."""
-    lines = done.stderr.decode(errors="replace").strip().splitlines()
-    return next((line for line in lines if "error" in line), lines[0] if lines else f"exit status {done.returncode}")
-
-
-def _keep(new: Path, path: Path) -> None:
-    """Puts a library and its checksum in their place, each in one atomic step; in between they do not agree."""
-    content = new.read_bytes()
-    for kept, data in ((_checksum_file(path), hashlib.sha256(content).hexdigest().encode()), (path, content)):
-        handle, unfinished = tempfile.mkstemp(dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(handle)  # or a crash could leave the name of a file without its content
-            os.replace(unfinished, kept)
-        finally:
-            Path(unfinished).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """One process at a time, where files can be locked; no longer than a compiler may take.
-
-    Whoever comes next looks for the library first, so the file may go while others wait for it.
+    An operator's implementation runs twice, with the new program and, in double precision, with none.
     """
-    with contextlib.ExitStack() as stack:
-        if fcntl is not None:
-            with contextlib.suppress(OSError):  # a full disk, or a file system without locks
-                file = stack.enter_context(path.open("wb"))
-                if _locked(file):
-                    stack.callback(path.unlink, missing_ok=True)
-        yield
-
-
-def _locked(file) -> bool:
-    deadline = time.monotonic() + COMPILE_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            time.sleep(0.05)
-    return False
-
-
-@functools.cache
-def _cache() -> Path:
-    """A folder for libraries that nobody else can write to; one of this process if there is none."""
     try:
-        folder = _cache_folder()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not (reason := _distrust(folder.stat())):
-            if os.access(folder, os.W_OK | os.X_OK):
-                return folder
-            reason = "not writable"
-        reason = f"{folder}: {reason}"
-    except (OSError, RuntimeError) as error:  # RuntimeError: no home
-        reason = str(error)
-    _say_once("no folder to keep libraries in", reason, "every process compiles its own")
-    temporary = tempfile.mkdtemp(prefix="tensorgraph-")
-    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
-    return Path(temporary)
+        function = _program(library, name)
+    except AttributeError:
+        raise libraries.Unavailable(f"the C compiler leaves {name} out of {source}") from None
+
+    def candidate(asked, sizes: Sequence[int], inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
+        assert asked == (source, name, dtype, macros), f"{asked} is not the program on trial"
+        for output in outputs:
+            output.fill_(torch.nan)  # what a program leaves out is not right by chance
+        _call(function, sizes, TRIAL_THREADS, (*inputs, *outputs))
+        return True
+
+    implementation, exact = TRIALS[source](name, macros)
+    given = [_real(value, dtype) for value in exact]
+    found = _implemented(candidate, implementation, given)
+    expected = _implemented(lambda *_: False, implementation, [_real(value, torch.float64) for value in given])
+    if not (wrong := deviation(found, expected)) <= TOLERANCES[dtype]:  # NaN is not
+        raise libraries.Unavailable(
+            f"what the C compiler makes of {name} in {source} is wrong by {wrong:.1e} of its largest elements ({dtype})"
+        )
 
 
-def _cache_folder() -> Path:
-    if chosen := os.environ.get("TENSORGRAPH_CACHE"):
-        folder = Path(chosen)
-    else:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "tensorgraph"
-    return folder.expanduser().absolute()
+def _implemented(stand_in: Callable[..., bool], implementation: Callable, arguments: Sequence) -> tuple[Tensor, ...]:
+    """In a thread of its own: neither the caller's modes of PyTorch nor its team of OpenMP threads take part."""
+
+    def results():
+        _on_trial.set(stand_in)
+        with torch.no_grad():
+            return implementation(*arguments)
+
+    with ThreadPoolExecutor(1) as thread:
+        found = thread.submit(results).result()
+    return (found,) if isinstance(found, Tensor) else found
 
 
-def _distrust(status: os.stat_result) -> str:
-    """Why code from this file or folder could be somebody else's."""
-    if hasattr(os, "getuid") and status.st_uid != os.getuid():
-        return "belongs to somebody else"
-    return "others can write to it" if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else ""
-
-
-def _digest(source: bytes, command: Sequence[str]) -> str:
-    """Changes with all that the library depends on."""
-    real = os.path.realpath(command[0])
-    compiler = os.stat(real)
-    facts = [*command, real, compiler.st_size, compiler.st_mtime_ns, _processor()]
-    return hashlib.sha256(source + repr(facts).encode()).hexdigest()[:24]
-
-
-@functools.cache
-def _processor() -> str:
-    """What ``native`` means here; a home folder may be shared by machines that differ."""
-    machine = f"{platform.machine()} {platform.processor()}"
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        if platform.system() == "Darwin":
-            return machine + _sysctl()
-        return machine + _described(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"))
-    return machine
-
-
-def _sysctl() -> str:
-    """Brand and features of a Mac's processor; those it does not know are left out."""
-    names = ("machdep.cpu.brand_string", "machdep.cpu.features", "machdep.cpu.leaf7_features")
-    done = subprocess.run(["sysctl", "-n", *names], capture_output=True, text=True, timeout=10)
-    return done.stdout
-
-
-def _described(cpuinfo: str) -> str:
-    """The first processor, without what varies; its lines have other names on every architecture."""
-    lines = cpuinfo.strip().split("\n\n")[0].splitlines()
-    return "\n".join(line for line in lines if not _varies(line.partition(":")[0].strip()))
-
-
-def _varies(key: str) -> bool:
-    return key in VARYING or "mhz" in key.lower() or "bogomips" in key.lower()
+def _real(value, dtype: torch.dtype):
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

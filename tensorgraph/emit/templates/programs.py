@@ -10,7 +10,7 @@ import importlib
 import torch
 from torch import Tensor
 
-from . import native
+from . import native, trials
 from .operators import alike, check_shapes, check_types, derivatives, dispatch, operator
 
 # Rows (atoms times channels) that plain PyTorch takes at a time: temporaries stay in the cache of a CPU.
@@ -35,7 +35,10 @@ class Programs:
             "double_backward": self._fake_double_backward,
         }
         printed = (f"{stem}_torch.py", f"{stem}_triton.py", f"{stem}_cpu.c")
-        files = (*printed, "native.py", "operators.py", "programs.py")
+        files = (*printed, "libraries.py", "native.py", "operators.py", "programs.py", "trials.py")
+        implementations = {"forward": self._forward, "backward": self._backward}
+        implementations["double_backward"] = self._double_backward
+        native.TRIALS[f"{stem}_cpu.c"] = trials.of_programs(implementations, n_inputs, n_outputs)
         self.forward = operator("forward", self._forward, self._fake_forward, self._forward_vjp, files)
         self.backward = operator("backward", self._backward, self._fake_backward, self._backward_vjp, files)
         self.double_backward = operator(
