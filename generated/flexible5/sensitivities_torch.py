@@ -76,10 +76,7 @@ def backward(radial: Tensor, parameters: Tensor, grad_sensitivities: Tensor) -> 
 
 
 def double_backward(
-    radial: Tensor,
-    parameters: Tensor,
-    grad_sensitivities: Tensor,
-    grad_grad_radial: Tensor,
+    radial: Tensor, parameters: Tensor, grad_sensitivities: Tensor, grad_grad_radial: Tensor,
     grad_grad_parameters: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """35 operations per row.

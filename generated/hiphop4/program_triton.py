@@ -484,13 +484,7 @@ def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
 
 @triton.jit
 def double_backward_kernel(
-    features,
-    grad_invariants,
-    grad_grad_features,
-    grad_features,
-    grad_grad_invariants,
-    rows,
-    channels: tl.constexpr,
+    features, grad_invariants, grad_grad_features, grad_features, grad_grad_invariants, rows, channels: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     # 258 additions, 320 multiplications, 62 numbers moved per (atom, channel)

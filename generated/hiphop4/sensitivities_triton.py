@@ -33,13 +33,7 @@ def _run(kernel, threads: int, rows: int, columns: int, tensors: tuple[Tensor, .
 
 @triton.jit(do_not_specialize=["rows"])
 def forward_kernel(
-    radial,
-    parameters,
-    sensitivities,
-    rows,
-    COLUMNS: tl.constexpr,
-    HEIGHT: tl.constexpr,
-    WIDTH: tl.constexpr,
+    radial, parameters, sensitivities, rows, COLUMNS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
 ):
     # 6 operations per row and column, 1 of them exponentials
     tile = tl.program_id(0).to(tl.int64)
@@ -75,15 +69,8 @@ def forward(radial: Tensor, parameters: Tensor) -> Tensor:
 
 @triton.jit(do_not_specialize=["rows"])
 def backward_kernel(
-    radial,
-    parameters,
-    grad_sensitivities,
-    grad_radial,
-    grad_parameters,
-    rows,
-    COLUMNS: tl.constexpr,
-    HEIGHT: tl.constexpr,
-    WIDTH: tl.constexpr,
+    radial, parameters, grad_sensitivities, grad_radial, grad_parameters, rows, COLUMNS: tl.constexpr,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
 ):
     # 13 operations per row and column, 1 of them exponentials
     tile = tl.program_id(0).to(tl.int64)
@@ -134,18 +121,8 @@ def backward(radial: Tensor, parameters: Tensor, grad_sensitivities: Tensor) -> 
 
 @triton.jit(do_not_specialize=["rows"])
 def double_backward_kernel(
-    radial,
-    parameters,
-    grad_sensitivities,
-    grad_grad_radial,
-    grad_grad_parameters,
-    grad_radial,
-    grad_parameters,
-    grad_grad_sensitivities,
-    rows,
-    COLUMNS: tl.constexpr,
-    HEIGHT: tl.constexpr,
-    WIDTH: tl.constexpr,
+    radial, parameters, grad_sensitivities, grad_grad_radial, grad_grad_parameters, grad_radial, grad_parameters,
+    grad_grad_sensitivities, rows, COLUMNS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
 ):
     # 35 operations per row and column, 1 of them exponentials
     tile = tl.program_id(0).to(tl.int64)
@@ -206,10 +183,7 @@ def double_backward_kernel(
 
 
 def double_backward(
-    radial: Tensor,
-    parameters: Tensor,
-    grad_sensitivities: Tensor,
-    grad_grad_radial: Tensor,
+    radial: Tensor, parameters: Tensor, grad_sensitivities: Tensor, grad_grad_radial: Tensor,
     grad_grad_parameters: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """35 operations per row and column, fused into one kernel."""
@@ -223,13 +197,7 @@ def double_backward(
     grad_parameters = radial.new_empty((triton.cdiv(rows, tile(columns)[0]), 2, columns))
     grad_grad_sensitivities = radial.new_empty((rows, 1, columns))
     tensors = (
-        radial,
-        parameters,
-        grad_sensitivities,
-        grad_grad_radial,
-        grad_grad_parameters,
-        grad_radial,
-        grad_parameters,
+        radial, parameters, grad_sensitivities, grad_grad_radial, grad_grad_parameters, grad_radial, grad_parameters,
         grad_grad_sensitivities,
     )
     _run(double_backward_kernel, THREADS["double_backward"], rows, columns, tensors)

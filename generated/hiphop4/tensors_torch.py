@@ -148,9 +148,7 @@ def backward(unit_vectors: Tensor, grad_components: Tensor) -> Tensor:
 
 
 def double_backward(
-    unit_vectors: Tensor,
-    grad_components: Tensor,
-    grad_grad_unit_vectors: Tensor,
+    unit_vectors: Tensor, grad_components: Tensor, grad_grad_unit_vectors: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """122 operations per row.
 
@@ -290,25 +288,7 @@ def double_backward(
     # grad_grad_components[0]: with respect to the cotangent of s
     zero = torch.zeros_like(unit_vectors[:, 0])
     grad_unit_vectors = torch.stack((x8, x0, x2), dim=1)
-    grad_grad_components = torch.stack(
-        (
-            zero,
-            x12,
-            x5,
-            x7,
-            x18,
-            x4,
-            x11,
-            x17,
-            x10,
-            x9,
-            x3,
-            x1,
-            x13,
-            x15,
-            x14,
-            x6,
-        ),
-        dim=1,
-    )
+    grad_grad_components = torch.stack((
+        zero, x12, x5, x7, x18, x4, x11, x17, x10, x9, x3, x1, x13, x15, x14, x6,
+    ), dim=1)
     return grad_unit_vectors, grad_grad_components

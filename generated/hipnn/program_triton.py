@@ -85,13 +85,7 @@ def backward(features: Tensor, grad_invariants: Tensor) -> Tensor:
 
 @triton.jit
 def double_backward_kernel(
-    features,
-    grad_invariants,
-    grad_grad_features,
-    grad_features,
-    grad_grad_invariants,
-    rows,
-    channels: tl.constexpr,
+    features, grad_invariants, grad_grad_features, grad_features, grad_grad_invariants, rows, channels: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     # 0 additions, 0 multiplications, 5 numbers moved per (atom, channel)

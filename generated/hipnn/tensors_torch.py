@@ -41,9 +41,7 @@ def backward(unit_vectors: Tensor, grad_components: Tensor) -> Tensor:
 
 
 def double_backward(
-    unit_vectors: Tensor,
-    grad_components: Tensor,
-    grad_grad_unit_vectors: Tensor,
+    unit_vectors: Tensor, grad_components: Tensor, grad_grad_unit_vectors: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """0 operations per row.
 

@@ -58,12 +58,7 @@ def forward(unit_vectors: Tensor) -> Tensor:
 
 @triton.jit
 def backward_kernel(
-    unit_vectors,
-    grad_components,
-    grad_unit_vectors,
-    rows,
-    channels: tl.constexpr,
-    BLOCK: tl.constexpr,
+    unit_vectors, grad_components, grad_unit_vectors, rows, channels: tl.constexpr, BLOCK: tl.constexpr,
 ):
     # 0 additions, 0 multiplications, 7 numbers moved per (atom, channel)
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -94,14 +89,8 @@ def backward(unit_vectors: Tensor, grad_components: Tensor) -> Tensor:
 
 @triton.jit
 def double_backward_kernel(
-    unit_vectors,
-    grad_components,
-    grad_grad_unit_vectors,
-    grad_unit_vectors,
-    grad_grad_components,
-    rows,
-    channels: tl.constexpr,
-    BLOCK: tl.constexpr,
+    unit_vectors, grad_components, grad_grad_unit_vectors, grad_unit_vectors, grad_grad_components, rows,
+    channels: tl.constexpr, BLOCK: tl.constexpr,
 ):
     # 0 additions, 0 multiplications, 11 numbers moved per (atom, channel)
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -125,17 +114,12 @@ def double_backward_kernel(
     tl.store(grad_grad_components, tl.zeros((BLOCK,), dtype), mask=mask)
 
 
-def double_backward(
-    unit_vectors: Tensor, grad_components: Tensor, grad_grad_unit_vectors: Tensor
-) -> tuple[Tensor, Tensor]:
+def double_backward(unit_vectors: Tensor, grad_components: Tensor, grad_grad_unit_vectors: Tensor) -> tuple[Tensor, Tensor]:
     """0 operations per (atom, channel), fused into one kernel."""
     unit_vectors = unit_vectors.contiguous()
     grad_components = grad_components.contiguous()
     grad_grad_unit_vectors = grad_grad_unit_vectors.contiguous()
     grad_unit_vectors = unit_vectors.new_empty((unit_vectors.shape[0], 3, unit_vectors.shape[2]))
     grad_grad_components = unit_vectors.new_empty((unit_vectors.shape[0], 1, unit_vectors.shape[2]))
-    launch(
-        double_backward_kernel,
-        [unit_vectors, grad_components, grad_grad_unit_vectors, grad_unit_vectors, grad_grad_components],
-    )
+    launch(double_backward_kernel, [unit_vectors, grad_components, grad_grad_unit_vectors, grad_unit_vectors, grad_grad_components])
     return grad_unit_vectors, grad_grad_components
