@@ -35,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = spec(NAME.lower(), ["H", "C", "O"], cutoff=5.0, soft_min=0.8)
     model = fitted(text, labelled(samples(start, FRAMES), EMT()), SETTINGS, out)
     minimum = relaxed(start, model)
-    console.print(
-        table(wavenumbers(start, differences(start, EMT())), wavenumbers(minimum, hessian(minimum, model)))
-    )
+    console.print(table(wavenumbers(start, differences(start, EMT())), wavenumbers(minimum, hessian(minimum, model))))
 
 
 def samples(minimum: Atoms, count: int) -> list[Atoms]:
