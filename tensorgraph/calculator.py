@@ -22,7 +22,7 @@ from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
-from tensorgraph.errors import CheckpointError, PackageError
+from tensorgraph.errors import PackageError
 from tensorgraph.runtime.arguments import check_keywords, checked_device, checked_dtype
 from tensorgraph.runtime.batch import Batch, ListedStructure, check_species, join_structures
 from tensorgraph.runtime.checkpoint import load_checkpoint
@@ -207,13 +207,12 @@ def checked_properties(calculator: Calculator, properties: str | Sequence[str] |
 def _opened(package_dir: str | Path, checkpoint: str | Path | None) -> tuple[ModuleType, Path | None]:
     """The package and the checkpoint, if any: a file in place of the package is a checkpoint that says its spec."""
     path = _checked_path("package_dir", package_dir)
-    if not path.is_file():
-        return load_package(path), None if checkpoint is None else _checked_path("checkpoint", checkpoint)
-    if checkpoint is not None:
-        raise CheckpointError(f"{path} is a file beside the checkpoint {checkpoint}; allowed: a package, or one file")
-    from tensorgraph.potential import package_of_checkpoint  # the compiler, which few need
+    weights = None if checkpoint is None else _checked_path("checkpoint", checkpoint)
+    if path.is_dir():
+        return load_package(path), weights
+    from tensorgraph.potential import open_potential  # imports the compiler, which few need
 
-    return package_of_checkpoint(path), path
+    return open_potential(path, weights)
 
 
 def _checked_path(name: str, path: object) -> Path:
