@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -63,3 +65,27 @@ def test_threads_are_given_one_whole_module(copied: Path) -> None:
         modules = list(pool.map(load_package, [copied] * 8))
     assert len(set(modules)) == 1
     assert hasattr(modules[0], "Model")
+
+
+IN_A_ZIP = """
+import sys, torch, hipnn
+assert ".zip" in hipnn.__file__
+pairs, apart = torch.tensor([[0, 1], [1, 0]]), torch.tensor([[1.0, 0, 0], [-1.0, 0, 0]], dtype=torch.float64)
+found = hipnn.Model(seed=0).double().energy_and_forces(torch.tensor([1, 8]), pairs, apart)
+assert hipnn.native.available("tensors_cpu.c", "forward", torch.float64), "the C programs do not run"
+print(found.energy.item(), found.forces.flatten().tolist())
+"""
+
+
+def test_packages_in_a_zip_run_compiled(tmp_path: Path) -> None:
+    shutil.make_archive(str(tmp_path / "packed"), "zip", GENERATED, "hipnn")
+    outputs = []
+    for folder in (tmp_path / "packed.zip", GENERATED):
+        program = IN_A_ZIP if folder != GENERATED else IN_A_ZIP.replace('assert ".zip"', 'assert "hipnn"')
+        around = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program], env=around, capture_output=True, text=True
+        )
+        assert not done.returncode, done.stderr
+        outputs.append(done.stdout)
+    assert outputs[0] == outputs[1]
