@@ -328,7 +328,7 @@ def test_missing_targets_name_the_structure() -> None:
     only_energy = molecule(2, 1)
     only_energy.calc = SinglePointCalculator(only_energy, energy=1.0)
     for unlabelled in (molecule(2, 2), only_energy):
-        with pytest.raises(StructureError, match=r"^structure 1: it carries no (energy|forces): no key"):
+        with pytest.raises(StructureError, match=r"^structure 1: the structure carries no (energy|forces): no key"):
             batch_structures([labelled, unlabelled], 3.0, targets=True)
 
 

@@ -67,10 +67,10 @@ def test_labels_are_not_computed(calculator) -> None:
     atoms.calc = calculator()
     atoms.get_forces()  # results of a live calculator are no labels either
     with pytest.raises(
-        StructureError, match=r"^it has the calculator .* which computes .* SinglePointCalculator\(atoms"
+        StructureError, match=r"^the structure has the calculator .* which computes .* SinglePointCalculator\(atoms"
     ):
         batch_structures([atoms], 3.0, targets=True)
-    with pytest.raises(StructureError, match=r"^structure 1: it has the calculator"):
+    with pytest.raises(StructureError, match=r"^structure 1: the structure has the calculator"):
         batch_structures([labelled(), atoms], 3.0, targets=True, optional=("energy", "forces"))
     atoms.info["mine"], atoms.arrays["f"] = -2.0, np.zeros((3, 3))
     named = batch_structures([atoms], 3.0, targets=True, energy_key="mine", forces_key="f")
@@ -214,7 +214,7 @@ def test_structures_may_lack_what_is_optional() -> None:
     np.testing.assert_array_equal(batch.forces[3:5], everything.calc.results["forces"])
     assert not batch.forces[[0, 1, 2, 5]].any()
     np.testing.assert_allclose(batch.stress, [np.zeros((3, 3)), STRESS, np.zeros((3, 3))])
-    with pytest.raises(StructureError, match=r"^structure 0: it carries no forces"):
+    with pytest.raises(StructureError, match=r"^structure 0: the structure carries no forces"):
         batch_structures(frames, 3.0, targets=targets, optional="stress")
 
 

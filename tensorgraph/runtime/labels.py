@@ -102,8 +102,8 @@ def read_labels(atoms: Atoms, choice: LabelChoice) -> Labels:
         results = {}
     else:
         raise StructureError(
-            f"it has the calculator {type(atoms.calc).__name__}, which computes and holds no labels; store what it "
-            "computed as labels (atoms.calc = SinglePointCalculator(atoms, energy=…, forces=…)), or remove it"
+            f"the structure has the calculator {type(atoms.calc).__name__}, which computes and holds no labels; store "
+            "what it computed as labels (atoms.calc = SinglePointCalculator(atoms, energy=…, forces=…)), or remove it"
         )
     return Labels(**{name: _label(atoms, results, name, choice) for name in choice.targets})
 
@@ -161,7 +161,8 @@ def _check_unchanged(atoms: Atoms, key: str) -> None:
     changed = atoms.calc.check_state(atoms)
     if changed:
         raise StructureError(
-            f"its {', '.join(changed)} changed since calc.results[{key!r}] was stored, which no longer belongs to it"
+            f"the structure's {', '.join(changed)} changed since calc.results[{key!r}] was stored, "
+            "which no longer belongs to it"
         )
 
 
@@ -169,7 +170,8 @@ def _missing(atoms: Atoms, results: Mapping[str, Any], name: str, keys: list[str
     held = set(atoms.arrays) - {"numbers", "positions"} if name == "forces" else set(atoms.info)
     present = sorted({*map(str, results), *map(str, held)})
     shown = ", ".join(present[:NAMED_AT_MOST]) + (", …" if len(present) > NAMED_AT_MOST else "") or "none"
-    return f"it carries no {name}: no key {' or '.join(keys)} (keys present: {shown}); {name}_key names another"
+    missing = f"the structure carries no {name}: no key {' or '.join(keys)}"
+    return f"{missing} (keys present: {shown}); {name}_key names another"
 
 
 def _value(kind: str, value: Any, where: str, atoms: Atoms) -> Any:
