@@ -83,7 +83,9 @@ def test_labels_of_atoms_that_moved_are_refused() -> None:
     moved.positions[0, 0] += 1e-3
     grown.set_cell(grown.cell * 1.01)
     for atoms, what in ((moved, "positions"), (grown, "cell")):
-        with pytest.raises(StructureError, match=rf"^structure 1: its {what} changed since calc.results\['energy'\]"):
+        with pytest.raises(
+            StructureError, match=rf"^structure 1: the structure's {what} changed since calc.results\['energy'\]"
+        ):
             batch_structures([labelled(), atoms], 3.0, targets=True)
     moved.info["REF_energy"], moved.arrays["REF_forces"] = -3.0, np.zeros((3, 3))
     keys = {"energy_key": "REF_energy", "forces_key": "REF_forces"}
