@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import tensorgraph
-from tensorgraph.errors import BudgetError, MissingToolError, SpecError, TensorGraphError
+from tensorgraph.errors import BudgetError, CheckpointError, MissingToolError, SpecError, TensorGraphError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,6 +28,7 @@ Result = TypeVar("Result")
 # Imports inside functions keep `--help` and `schema` from loading the compiler.
 
 _PLAIN_WIDTH = 120  # of a table that goes to a file or a pipe
+CHECKPOINT = ".safetensors"  # how the name of a file ends whose spec stands inside
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
@@ -62,16 +63,17 @@ def _fail(message: str, status: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tensorgraph", description=tensorgraph.__doc__, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"tensorgraph {tensorgraph.__version__}")
+    spec = f"a YAML file, or a checkpoint ({CHECKPOINT}) with the spec inside"
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     build = _command(commands, "build", _build, "write the package of a spec")
-    build.add_argument("spec", metavar="SPEC", help="a YAML file; `tensorgraph schema` says what it may hold")
+    build.add_argument("spec", metavar="SPEC", help=f"{spec}; `tensorgraph schema` says what a spec may hold")
     build.add_argument("--out", metavar="DIR", type=Path, default=Path("generated"),
                        help="where to write the package DIR/<name>/ (default: generated)")  # fmt: skip
     build.add_argument("--check", action="store_true", help="write nothing; exit 1 if DIR holds anything else")
 
     show = _command(commands, "show", _show, "print the basis of a spec, and the orders of its layers")
-    show.add_argument("spec", metavar="SPEC", help="a YAML file")
+    show.add_argument("spec", metavar="SPEC", help=spec)
     show.add_argument("--neighbours", metavar="N", type=int,
                       help="of an atom within the cutoff, for the cost of layers (default: as in water)")  # fmt: skip
     show.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
@@ -81,12 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
 
     atlas = _command(commands, "atlas", _atlas, "write a page with every graph of a spec's basis drawn")
-    atlas.add_argument("spec", metavar="SPEC", help="a YAML file")
+    atlas.add_argument("spec", metavar="SPEC", help=spec)
     atlas.add_argument("--out", metavar="FILE.html", type=Path, required=True,
                        help="the file to write; one that stands there is replaced")  # fmt: skip
 
     kernels = _command(commands, "kernels", _kernels, "compile the kernels of a spec for absent GPUs: what they cost")
-    kernels.add_argument("spec", metavar="SPEC", help="a YAML file")
+    kernels.add_argument("spec", metavar="SPEC", help=spec)
     kernels.add_argument("--arch", metavar="ARCH", action="append",
                          help="a target such as 90 (compute capability 9.0) or gfx942; may be repeated "
                               "(default: 80, 90, 100 and gfx942)")  # fmt: skip
@@ -273,6 +275,11 @@ def _schema(_arguments: argparse.Namespace) -> int:
 
 
 def _load(file: str) -> "Spec":
+    """The spec in a YAML file, or the one inside a checkpoint."""
+    if file.endswith(CHECKPOINT):
+        from tensorgraph.potential import read_spec
+
+        return read_spec(file)
     from tensorgraph.spec import load_spec
 
     return load_spec(file)
@@ -291,6 +298,8 @@ def _within_budget(file: str, work: Callable[[Callable[[str], None]], Result]) -
         with Console(stderr=True).status("…") as status:
             return work(status.update)
     except BudgetError as error:
+        if file.endswith(CHECKPOINT):
+            raise CheckpointError(f"{file}: {error}") from None
         raise SpecError(file, line_of(file, ("basis", "body_order")), str(error)) from None
 
 

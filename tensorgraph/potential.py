@@ -28,13 +28,33 @@ from tensorgraph.runtime.loading import load_package
 from tensorgraph.spec import Spec, parse_spec
 
 
+def read_spec(path: str | Path) -> Spec:
+    """The spec inside the checkpoint at `path`.
+
+    Raises CheckpointError for a file that is not a checkpoint, or whose spec is not valid or has no network.
+    """
+    text = spec_of_checkpoint(path)
+    try:
+        spec = parse_spec(text, "spec")
+    except SpecError as error:
+        raise CheckpointError(f"{path} holds a spec that is not valid: {error}") from None
+    if spec.network is None:
+        raise CheckpointError(f"{path} holds a spec without a network, which has no weights")
+    if spec.canonical_json() != text:
+        raise CheckpointError(
+            f"{path} holds a spec that this version of tensorgraph ({tensorgraph.__version__}) would write otherwise; "
+            "allowed: the canonical JSON of a spec with all of its keys"
+        )
+    return spec
+
+
 def package_of_checkpoint(path: str | Path) -> ModuleType:
     """The package of the spec inside the checkpoint at `path`, built into the cache if it is not there yet.
 
     Raises CheckpointError for a file that is not a checkpoint or whose spec is not valid, and PackageError where the
     cache cannot be written or is not the user's own.
     """
-    return package_of_spec(_spec(path))
+    return package_of_spec(read_spec(path))
 
 
 def package_of_spec(spec: Spec) -> ModuleType:
@@ -82,22 +102,6 @@ def open_potential(path: str | Path, checkpoint: str | Path | None = None) -> tu
     if not os.path.isdir(path):
         raise PackageError(f"{path} does not exist; allowed: the folder of a generated package, or a checkpoint")
     return load_package(path), None if checkpoint is None else Path(checkpoint)
-
-
-def _spec(path: str | Path) -> Spec:
-    text = spec_of_checkpoint(path)
-    try:
-        spec = parse_spec(text, "spec")
-    except SpecError as error:
-        raise CheckpointError(f"{path} holds a spec that is not valid: {error}") from None
-    if spec.network is None:
-        raise CheckpointError(f"{path} holds a spec without a network, which has no weights")
-    if spec.canonical_json() != text:
-        raise CheckpointError(
-            f"{path} holds a spec that this version of tensorgraph ({tensorgraph.__version__}) would write otherwise; "
-            "allowed: the canonical JSON of a spec with all of its keys"
-        )
-    return spec
 
 
 def _built(spec: Spec) -> Path:

@@ -26,7 +26,7 @@ RUNTIME = {
 }
 """What needs torch or ASE stands beside the pipeline: what it may import."""
 
-COMMANDS = {"hippynn"}
+COMMANDS = {"hippynn", "potential"}
 """What the command line imports of it, each inside the function of its command."""
 
 PROGRAMS = {"kernels/worker.py": {"triton"}}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tensorgraph import potential
-from tensorgraph.errors import CheckpointError, PackageError
+from tensorgraph import cli, potential
+from tensorgraph.errors import BudgetError, CheckpointError, PackageError
 from tensorgraph.potential import load_model, open_potential, package_of_checkpoint
 from tensorgraph.runtime.checkpoint import save_checkpoint
 from tests.helpers import GENERATED, batch_of, molecule, package
@@ -109,3 +110,26 @@ def test_a_folder_or_a_file_is_opened(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no checkpoint")
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         open_potential(tmp_path / "text")
+
+
+def test_commands_take_a_checkpoint_for_its_spec(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = str(GENERATED / "hipnn" / "spec.yaml")
+    shown = [(cli.main(["show", file, "--json"]), capsys.readouterr().out) for file in (spec, str(saved))]
+    assert shown[0] == shown[1]
+    assert shown[0][0] == 0
+    assert cli.main(["build", str(saved), "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "hipnn" / "network.py").read_bytes() == (GENERATED / "hipnn" / "network.py").read_bytes()
+    capsys.readouterr()
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(saved.read_bytes()[:100])
+    assert cli.main(["show", str(damaged)]) == 1
+    assert "damaged.safetensors" in capsys.readouterr().err
+
+    def exhausted(*_: object) -> NoReturn:
+        raise BudgetError("too many graphs")
+
+    monkeypatch.setattr("tensorgraph.compiler.derive_basis", exhausted)
+    assert cli.main(["show", str(saved)]) == 1
+    assert capsys.readouterr().err == f"tensorgraph: {saved}: too many graphs\n"
