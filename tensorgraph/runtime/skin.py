@@ -8,12 +8,12 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
+from tensorgraph.runtime.arguments import checked_cutoff
 from tensorgraph.runtime.neighbours import (
     ROUNDING,
     Floats,
     Integers,
     Placed,
-    checked_cutoff,
     named_by_species,
     tensors_of,
 )
