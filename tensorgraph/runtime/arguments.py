@@ -34,12 +34,11 @@ def checked_device(device: str | torch.device) -> torch.device:
     return found
 
 
-def checked_cutoff(value: object, name: str = "cutoff", zero: bool = False) -> float:
+def checked_cutoff(value: Any, name: str = "cutoff", zero: bool = False) -> float:
     """The length (Å) as a float. Raises ValueError unless it is a number above 0, or 0 where `zero`, and up to 1e12."""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        length: Any = value  # reals of all kinds compare, which their types do not say
-        if 0 < length <= LARGEST_LENGTH or (zero and length == 0):
-            return float(length)
+    is_number = not isinstance(value, bool) and isinstance(value, numbers.Real)
+    if is_number and (0 < value <= LARGEST_LENGTH or (zero and value == 0)):
+        return float(value)
     least = "of at least 0" if zero else "above 0"
     raise ValueError(f"the {name} must be a number {least} and up to {LARGEST_LENGTH:g} Å, not {value!r}")
 
