@@ -76,7 +76,8 @@ def named_by_species(atoms: Atoms) -> Named:
 
 def _pairs(positions: Tensor, cell: Tensor, periodic: Flags, cutoff: float, named: Named) -> tuple[Tensor, Tensor]:
     placed = Placed.of(positions, cell, periodic, named)
-    return placed.within(*placed.listed(cutoff), cutoff, named)
+    pairs, shifts = placed.listed(cutoff)
+    return placed.within(pairs, placed.offsets(shifts), cutoff, named)
 
 
 @dataclass(frozen=True)
@@ -118,14 +119,17 @@ class Placed:
         order = _order(pairs, shifts, len(self.wrapped))
         return pairs.index_select(1, order), shifts.index_select(0, order)
 
-    def within(self, pairs: Tensor, shifts: Tensor, cutoff: float, named: Named) -> tuple[Tensor, Tensor]:
+    def offsets(self, shifts: Tensor) -> Tensor:
+        """What the shifts [n, 3] of pairs add to their displacements, in Å."""
+        return _combined(shifts.to(self.wrapped), self.cell)
+
+    def within(self, pairs: Tensor, offsets: Tensor, cutoff: float, named: Named) -> tuple[Tensor, Tensor]:
         """Those pairs [2, n] that are within `cutoff` (Å), and their displacements [n, 3].
 
         Raises StructureError for atoms that coincide.
         """
         first, second = pairs
-        apart = _rows(self.wrapped, second) - _rows(self.wrapped, first)
-        displacements = apart + _combined(shifts.to(self.wrapped), self.cell)
+        displacements = _rows(self.wrapped, second) - _rows(self.wrapped, first) + offsets
         distances = torch.linalg.vector_norm(displacements.detach(), dim=1)
         _check_apart(pairs, distances, cutoff, named)
         chosen = torch.nonzero(distances <= cutoff).flatten()
