@@ -18,8 +18,9 @@ from ase.calculators.calculator import (
 )
 from numpy.typing import NDArray
 
-from tensorgraph.calculator import ASE_KEYWORDS, StandardExport, TensorGraphCalculator, checked_properties
+from tensorgraph.calculator import ASE_KEYWORDS, SKIN, StandardExport, TensorGraphCalculator, checked_properties
 from tensorgraph.runtime.arguments import check_keywords
+from tensorgraph.runtime.skin import SkinnedNeighbours
 
 ALWAYS = ("energy", "free_energy", "energies", "forces", "stress")
 AVERAGED = (*ALWAYS, "stresses")
@@ -46,20 +47,22 @@ class CommitteeCalculator(StandardExport, Calculator):
         package_dir: str | Path | None = None,
         device: str | torch.device = "cpu",
         dtype: str | torch.dtype = "float64",
+        skin: float = SKIN,
         **kwargs: Any,
     ) -> None:
         """`members`: at least two, each a checkpoint or an ASE calculator.
 
         Checkpoints are read with the generated package in `package_dir`, or each with the package of the spec inside
-        it; `device` and `dtype` concern them alone.
+        it; `device`, `dtype` and `skin` concern them alone, and they share their pairs of atoms.
 
         Raises TypeError for other members and unknown keywords, ValueError for fewer than two members or the same one
         twice, and what `TensorGraphCalculator` raises.
         """
-        allowed = ("members", "package_dir", "device", "dtype", *ASE_KEYWORDS)
+        allowed = ("members", "package_dir", "device", "dtype", "skin", *ASE_KEYWORDS)
         check_keywords(type(self).__name__, kwargs, allowed)
         _check_members(members)
-        self.members = [_member(member, package_dir, device, dtype) for member in members]
+        known = {"device": device, "dtype": dtype, "skin": skin}
+        self.members = _shared([_member(member, package_dir, known) for member in members], made=members)
         self._used: list[dict[str, Any]] = []
         super().__init__(**kwargs)
 
@@ -133,11 +136,18 @@ def _check_members(members: object) -> None:
             raise ValueError(f"members {known.index(key)} and {index} are the same, which would hide disagreement")
 
 
-def _member(
-    member: Any, package_dir: str | Path | None, device: str | torch.device, dtype: str | torch.dtype
-) -> Calculator:
+def _member(member: Any, package_dir: str | Path | None, known: dict[str, Any]) -> Calculator:
     if isinstance(member, Calculator):
         return member
     if package_dir is None:
-        return TensorGraphCalculator(member, device=device, dtype=dtype)
-    return TensorGraphCalculator(package_dir, member, device=device, dtype=dtype)
+        return TensorGraphCalculator(member, **known)
+    return TensorGraphCalculator(package_dir, member, **known)
+
+
+def _shared(calculators: list[Calculator], made: Sequence[Any]) -> list[Calculator]:
+    """The calculators; those that were made here take the pairs of atoms of the first that has their cutoff."""
+    lists: dict[float, SkinnedNeighbours] = {}
+    for calculator, member in zip(calculators, made, strict=True):
+        if calculator is not member and isinstance(calculator, TensorGraphCalculator):
+            calculator.neighbours = lists.setdefault(calculator.neighbours.cutoff, calculator.neighbours)
+    return calculators

@@ -202,7 +202,7 @@ def test_a_pickle_whose_package_was_rebuilt_is_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_keywords_are_refused(calculator: TensorGraphCalculator) -> None:
-    allowed = "allowed: package_dir, checkpoint, device, dtype, atoms, label, directory"
+    allowed = "allowed: package_dir, checkpoint, device, dtype, skin, atoms, label, directory"
     with pytest.raises(TypeError, match=f"^TensorGraphCalculator has no keyword 'model_path'; {allowed}$"):
         TensorGraphCalculator(GENERATED / "hipnn", model_path="trained.safetensors")
     for keyword in ("restart", "parameters", "xc"):

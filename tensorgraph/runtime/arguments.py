@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from ase import Atoms
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+LARGEST_LENGTH = 1e12  # Å; beyond it float64 no longer tells where an atom is, relative to its neighbours
 
 
 def checked_dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -33,14 +34,13 @@ def checked_device(device: str | torch.device) -> torch.device:
     return found
 
 
-def checked_cutoff(cutoff: object) -> float:
-    """The cutoff (Å) as a float. Raises TypeError unless it is a number, ValueError unless positive and finite."""
-    if isinstance(cutoff, bool) or not isinstance(cutoff, numbers.Real):
-        raise TypeError(f"the cutoff must be a number of Å, not {type(cutoff).__name__} {cutoff!r}")
-    value = float(cutoff)
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"the cutoff must be positive and finite, not {value} Å")
-    return value
+def checked_cutoff(value: Any, name: str = "cutoff", zero: bool = False) -> float:
+    """The length (Å) as a float. Raises ValueError unless it is a number above 0, or 0 where `zero`, and up to 1e12."""
+    is_number = not isinstance(value, bool) and isinstance(value, numbers.Real)
+    if is_number and (0 < value <= LARGEST_LENGTH or (zero and value == 0)):
+        return float(value)
+    least = "of at least 0" if zero else "above 0"
+    raise ValueError(f"the {name} must be a number {least} and up to {LARGEST_LENGTH:g} Å, not {value!r}")
 
 
 def checked_count(name: str, count: object) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tensorgraph.errors import StructureError
+from tensorgraph.runtime.arguments import LARGEST_LENGTH, checked_cutoff
 from tensorgraph.runtime.search import Listed, close_pairs
 
 SMALLEST_DISTANCE = 1e-3  # Å; atoms closer than this coincide, and the direction between them is undefined
 SMALLEST_HEIGHT = 0.1  # Å between opposite faces of the periodic cell; thinner ones have no end of images
-LARGEST_POSITION = 1e12  # Å; beyond it float64 no longer tells where an atom is, relative to its neighbours
-LARGEST_SINGLE_POSITION = 1e5  # Å; beyond it float32 is off by more than a hundredth of an Å
+LARGEST_SINGLE_LENGTH = 1e5  # Å; beyond it float32 is off by more than a hundredth of an Å
 ROUNDING = 1e-14  # of a search among positions, relative to the largest of them
 
 Floats = NDArray[np.float64]
@@ -65,15 +64,6 @@ def neighbour_tensors(
     return _pairs(positions, cell, np.array(periodic, dtype=np.bool_), cutoff, str)
 
 
-def checked_cutoff(value: Any, name: str = "cutoff", zero: bool = False) -> float:
-    """The value, a length in Å, if it is a number above 0, or 0 where `zero`, and up to 1e12; else ValueError."""
-    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if is_number and (0 < value <= LARGEST_POSITION or (zero and value == 0)):
-        return float(value)
-    least = "of at least 0" if zero else "above 0"
-    raise ValueError(f"the {name} must be a number {least} and up to {LARGEST_POSITION:g} Å, not {value!r}")
-
-
 def tensors_of(atoms: Atoms) -> tuple[Tensor, Tensor, Flags]:
     """Positions [n_atoms, 3] and cell [3, 3] in Å, copied, and the periodic directions."""
     positions, cell = (np.array(values, dtype=np.float64) for values in (atoms.positions, atoms.cell))
@@ -86,7 +76,8 @@ def named_by_species(atoms: Atoms) -> Named:
 
 def _pairs(positions: Tensor, cell: Tensor, periodic: Flags, cutoff: float, named: Named) -> tuple[Tensor, Tensor]:
     placed = Placed.of(positions, cell, periodic, named)
-    return placed.within(*placed.listed(cutoff), cutoff, named)
+    pairs, shifts = placed.listed(cutoff)
+    return placed.within(pairs, placed.offsets(shifts), cutoff, named)
 
 
 @dataclass(frozen=True)
@@ -104,7 +95,7 @@ class Placed:
     @classmethod
     def of(cls, positions: Tensor, cell: Tensor, periodic: Flags, named: Named) -> Placed:
         """Raises StructureError for positions and cells as `neighbour_pairs` does."""
-        largest = LARGEST_POSITION if positions.dtype == torch.float64 else LARGEST_SINGLE_POSITION
+        largest = LARGEST_LENGTH if positions.dtype == torch.float64 else LARGEST_SINGLE_LENGTH
         _check_positions(positions.detach(), largest, named)
         completed = torch.from_numpy(_completed(cell.detach().cpu().double().numpy(), periodic, largest)).to(cell)
         is_periodic = torch.from_numpy(periodic).to(cell.device)
@@ -128,14 +119,17 @@ class Placed:
         order = _order(pairs, shifts, len(self.wrapped))
         return pairs.index_select(1, order), shifts.index_select(0, order)
 
-    def within(self, pairs: Tensor, shifts: Tensor, cutoff: float, named: Named) -> tuple[Tensor, Tensor]:
+    def offsets(self, shifts: Tensor) -> Tensor:
+        """What the shifts [n, 3] of pairs add to their displacements, in Å."""
+        return _combined(shifts.to(self.wrapped), self.cell)
+
+    def within(self, pairs: Tensor, offsets: Tensor, cutoff: float, named: Named) -> tuple[Tensor, Tensor]:
         """Those pairs [2, n] that are within `cutoff` (Å), and their displacements [n, 3].
 
         Raises StructureError for atoms that coincide.
         """
         first, second = pairs
-        apart = _rows(self.wrapped, second) - _rows(self.wrapped, first)
-        displacements = apart + _combined(shifts.to(self.wrapped), self.cell)
+        displacements = _rows(self.wrapped, second) - _rows(self.wrapped, first) + offsets
         distances = torch.linalg.vector_norm(displacements.detach(), dim=1)
         _check_apart(pairs, distances, cutoff, named)
         chosen = torch.nonzero(distances <= cutoff).flatten()
@@ -178,7 +172,7 @@ def completed_cell(atoms: Atoms) -> Floats:
 
     A non-periodic direction may have any cell vector, or none: it must not matter.
     """
-    return _completed(np.array(atoms.cell, dtype=np.float64), np.array(atoms.pbc), LARGEST_POSITION)
+    return _completed(np.array(atoms.cell, dtype=np.float64), np.array(atoms.pbc), LARGEST_LENGTH)
 
 
 def _completed(cell: Floats, periodic: Flags, largest: float) -> Floats:

@@ -3,30 +3,108 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from ase import Atoms
 from torch import Tensor
 
-from tensorgraph.runtime.neighbours import (
-    ROUNDING,
-    Floats,
-    Integers,
-    Placed,
-    checked_cutoff,
-    named_by_species,
-    tensors_of,
-)
+from tensorgraph.errors import StructureError
+from tensorgraph.runtime.arguments import checked_cutoff
+from tensorgraph.runtime.neighbours import ROUNDING, Flags, Floats, Integers, Placed, named_by_species, tensors_of
 
 
 @dataclass(frozen=True)
-class _Build:
-    """All pairs [2, n] within the cutoff and the skin of atoms as they were, and their shifts [n, 3] in float64."""
+class _Structure:
+    """Where atoms were asked about; all that pairs depend on."""
 
     positions: Tensor
+    cell: Tensor
+    periodic: Flags
     placed: Placed
+
+    @classmethod
+    def of(cls, atoms: Atoms) -> _Structure:
+        """Raises StructureError as `neighbour_pairs` does for positions and cells."""
+        positions, cell, periodic = tensors_of(atoms)
+        return cls(positions, cell, periodic, Placed.of(positions, cell, periodic, named_by_species(atoms)))
+
+    def equals(self, other: _Structure) -> bool:
+        same = torch.equal(self.positions, other.positions) and torch.equal(self.cell, other.cell)
+        return same and np.array_equal(self.periodic, other.periodic)
+
+    def steps_from(self, other: _Structure, skin: float) -> Tensor | None:
+        """Whole cell vectors [n_atoms, 3] that atoms moved by since `other`; None if one moved by half the skin more.
+
+        None also for other cells, directions or numbers of atoms.
+        """
+        if len(other.positions) != len(self.positions) or not np.array_equal(other.periodic, self.periodic):
+            return None
+        if not torch.equal(other.placed.cell, self.placed.cell):
+            return None
+        steps = self.positions - other.positions
+        whole = torch.zeros_like(steps)
+        if self.periodic.any() and 2 * _largest(steps) > skin:  # atoms may have been wrapped
+            whole = (steps @ torch.linalg.inv(self.placed.cell)).round()
+            whole[:, torch.from_numpy(~self.periodic)] = 0
+            steps = steps - whole @ self.placed.cell
+        farthest = float(steps.square().sum(dim=1).max()) ** 0.5 if len(steps) else 0.0
+        # Where rounding is as large as the skin, no list outlives a step.
+        uncertain = 4 * ROUNDING * max(map(_largest, (self.positions, other.positions, self.placed.cell)))
+        return whole if 2 * farthest <= skin - uncertain else None
+
+
+@dataclass(frozen=True)
+class _List:
+    """All pairs within the cutoff and a skin (Å) of a structure."""
+
+    structure: _Structure
+    skin: float
     pairs: Tensor
+    """[2, n]"""
     shifts: Tensor
+    """[n, 3], whole cell vectors, in float64."""
+    crossed: Tensor
+    """[n_atoms, 3], faces of the cell that atoms have crossed since: what `offsets` hold for."""
+    offsets: Tensor
+    """[n, 3] in Å, what shifts and crossings add to the displacements."""
+
+    @classmethod
+    def of(cls, structure: _Structure, cutoff: float, skin: float) -> _List:
+        """Raises StructureError where the pairs within the cutoff are too many; with those in the skin, it has none."""
+        try:
+            pairs, shifts = structure.placed.listed(cutoff + skin)
+        except StructureError:
+            if not skin:
+                raise
+            return cls.of(structure, cutoff, 0.0)
+        crossed = torch.zeros_like(structure.positions)
+        return cls(structure, skin, pairs, shifts.to(crossed), crossed, structure.placed.offsets(shifts))
+
+    def followed(self, structure: _Structure) -> _List | None:
+        """The list for atoms that have moved, or None where it does not hold any more."""
+        steps = structure.steps_from(self.structure, self.skin)
+        if steps is None:
+            return None
+        crossed = structure.placed.whole - self.structure.placed.whole - steps
+        if torch.equal(crossed, self.crossed):
+            return self
+        first, second = self.pairs
+        shifts = self.shifts + crossed.index_select(0, second) - crossed.index_select(0, first)
+        offsets = structure.placed.offsets(shifts)
+        return _List(self.structure, self.skin, self.pairs, self.shifts, crossed, offsets)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    structure: _Structure
+    pairs: Integers
+    displacements: Floats
+
+    def copied(self) -> tuple[Integers, Floats]:
+        """What is given away may be changed."""
+        return self.pairs.copy(), self.displacements.copy()
 
 
 class SkinnedNeighbours:
@@ -35,9 +113,12 @@ class SkinnedNeighbours:
     The list has all pairs within cutoff + skin (Å). It is made anew when an atom has moved more than half the skin
     since it was made, whole cell vectors aside; and when the cell or the directions are other ones, or the number of
     atoms is. In between, only its distances are computed. Pairs, their order and displacements are those of
-    `neighbour_pairs`, to the bit. `builds` counts how often the list was made.
+    `neighbour_pairs`, to the bit. `builds` counts how often a list was made.
 
-    An object holds plain data: it can be copied and pickled. It follows one structure; another is a reason to build.
+    A list may be asked about any structures one after another: what it holds is used where it is right for the
+    positions, whatever they belong to. It has its skin only where the structure is near the one before, for otherwise
+    it is not used again: one structure after another costs what `neighbour_pairs` costs, and so does the first.
+    Copies and pickles start without pairs.
     """
 
     def __init__(self, cutoff: float, skin: float) -> None:
@@ -45,53 +126,33 @@ class SkinnedNeighbours:
         self.cutoff = checked_cutoff(cutoff)
         self.skin = checked_cutoff(skin, "skin", zero=True)
         self.builds = 0
-        self._build: _Build | None = None
+        self._list: _List | None = None
+        self._answer: _Answer | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "builds": 0, "_list": None, "_answer": None}
 
     def pairs(self, atoms: Atoms) -> tuple[Integers, Floats]:
-        """Pairs [2, n_pairs] and displacements [n_pairs, 3] in Å: see `neighbour_pairs`, also for errors.
+        """Pairs [2, n_pairs] and displacements [n_pairs, 3] in Å: see `neighbour_pairs`, also for errors."""
+        structure = _Structure.of(atoms)
+        if self._answer is not None and structure.equals(self._answer.structure):
+            return self._answer.copied()
+        found = self._followed(structure)
+        within = structure.placed.within(found.pairs, found.offsets, self.cutoff, named_by_species(atoms))
+        pairs, displacements = (tensor.numpy() for tensor in within)
+        self._list, self._answer = found, _Answer(structure, pairs, displacements)
+        return self._answer.copied()
 
-        The list with its skin, too, has at most about 1e8 pairs.
-        """
-        positions, cell, periodic = tensors_of(atoms)
-        named = named_by_species(atoms)
-        placed = Placed.of(positions, cell, periodic, named)
-        moved = self._moved(positions, placed)
-        if self._build is None or moved is None:
-            self._build, moved = self._built(positions, placed), torch.zeros_like(positions)
+    def _followed(self, structure: _Structure) -> _List:
+        """The list that is there, as long as it holds, or another."""
+        found = None if self._list is None else self._list.followed(structure)
+        if found is None:
+            near = self._answer is not None and structure.steps_from(self._answer.structure, self.skin) is not None
+            self._list = self._answer = None  # which memory must not hold beside the new
+            found = _List.of(structure, self.cutoff, self.skin if near else 0.0)
             self.builds += 1
-        build = self._build
-        pairs, displacements = placed.within(build.pairs, _shifted(build, placed, moved), self.cutoff, named)
-        pairs = pairs.clone() if pairs is build.pairs else pairs  # what is returned may be changed
-        return pairs.numpy(), displacements.numpy()
-
-    def _built(self, positions: Tensor, placed: Placed) -> _Build:
-        pairs, shifts = placed.listed(self.cutoff + self.skin)
-        return _Build(positions, placed, pairs, shifts.to(positions))
-
-    def _moved(self, positions: Tensor, placed: Placed) -> Tensor | None:
-        """Whole cell vectors [n_atoms, 3] that atoms moved by since the build, if the list still holds; else None."""
-        build = self._build
-        if build is None or len(build.positions) != len(positions):
-            return None
-        if (build.placed.periodic != placed.periodic).any() or not torch.equal(build.placed.cell, placed.cell):
-            return None
-        steps = positions - build.positions
-        whole = (steps @ torch.linalg.inv(placed.cell)).round()
-        whole[:, torch.from_numpy(~placed.periodic)] = 0
-        left = torch.linalg.vector_norm(steps - whole @ placed.cell, dim=1)
-        # Where rounding is as large as the skin, every step is a build, with the reach that is due.
-        uncertain = 4 * ROUNDING * max(map(_largest, (positions, build.positions, placed.cell)))
-        return whole if not len(left) or 2 * float(left.max()) <= self.skin - uncertain else None
+        return found
 
 
 def _largest(values: Tensor) -> float:
     return float(values.abs().max()) if values.numel() else 0.0
-
-
-def _shifted(build: _Build, placed: Placed, moved: Tensor) -> Tensor:
-    """The shifts of the list's pairs for the atoms as they are placed now: some may have crossed the cell's faces."""
-    crossed = placed.whole - build.placed.whole - moved
-    if not crossed.any():
-        return build.shifts
-    first, second = build.pairs
-    return build.shifts + crossed.index_select(0, second) - crossed.index_select(0, first)
