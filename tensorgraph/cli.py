@@ -242,11 +242,12 @@ def _import_hippynn(arguments: argparse.Namespace) -> int:
 
 def _assumptions(imported: "Spec", energy_unit: str) -> str:
     """What no state dict of hippynn says."""
-    assert imported.network is not None
+    network = imported.network
+    assert network is not None
     return (
-        f"# Taken as given: energies are in {energy_unit}; lengths in Å, the cutoff {imported.network.sensitivity.cutoff} "
-        f"Å; activations are softplus; the epsilon of a group norm is 1e-5; input features stand for "
-        f"{', '.join(imported.network.species)} in this order, unless the file says their order."
+        f"# Taken as given: energies are in {energy_unit}; lengths in Å, the cutoff {network.sensitivity.cutoff} Å; "
+        f"activations are softplus; the epsilon of a group norm is 1e-5; input features stand for "
+        f"{', '.join(network.species)} in this order, unless the file says their order."
     )
 
 

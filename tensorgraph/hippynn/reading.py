@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -56,33 +57,46 @@ def read_network(file: str | Path) -> Network:
 
 
 def _read(file: str | Path) -> Mapping[str, object]:
-    try:
-        if not stat.S_ISREG(os.stat(file).st_mode):  # opening a pipe would wait for its writer
-            raise CheckpointError(f"{file} cannot be read: it is not a regular file")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch about its own formats
-            _refuse_compressed(file)
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # a damaged file makes torch raise almost anything
-        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-        holds = f"holds an object ({foreign[1]})" if foreign else "is not a file of torch"
-        raise CheckpointError(f"{file} {holds}; only state dicts are read, save one: {HOW_TO_SAVE}") from error
+    with _opened(file) as stream:
+        _check_archive(file, stream)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of torch about its own formats
+                content = torch.load(stream, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file makes torch raise almost anything
+            foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+            holds = f"holds an object ({foreign[1]})" if foreign else "is not a file of torch"
+            raise CheckpointError(f"{file} {holds}; only state dicts are read, save one: {HOW_TO_SAVE}") from error
     if not isinstance(content, dict) or not content or not all(isinstance(name, str) for name in content):
         raise CheckpointError(f"{file} holds no state dict but {type(content).__name__}; save one: {HOW_TO_SAVE}")
     return content
 
 
-def _refuse_compressed(file: str | Path) -> None:
-    """torch compresses nothing, so what unpacks to more than the file was made to fill the memory."""
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
+def _opened(file: str | Path) -> BinaryIO:
+    try:
+        if not stat.S_ISREG(os.stat(file).st_mode):  # opening a pipe would wait for its writer
+            raise CheckpointError(f"{file} cannot be read: it is not a regular file")
+        return open(file, "rb")
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise CheckpointError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _check_archive(file: str | Path, stream: BinaryIO) -> None:
+    """What torch does not check of its own archives: that they are not compressed, and their checksums."""
+    damaged = None
+    try:
+        with zipfile.ZipFile(stream) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > os.path.getsize(file):
-            raise CheckpointError(f"{file} unpacks to {unpacked} bytes, more than it holds; torch saves uncompressed")
+            if unpacked > os.fstat(stream.fileno()).st_size:  # made to fill the memory
+                raise CheckpointError(
+                    f"{file} unpacks to {unpacked} bytes, more than it holds; torch does not compress"
+                )
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError):
+        pass  # older formats of torch; of all others torch says what is wrong
+    if damaged is not None:
+        raise CheckpointError(f"{file} is damaged: the checksum of {damaged[:40]!r} is not that of its content")
+    stream.seek(0)
 
 
 def network_of(state: Mapping[str, object]) -> Network:
