@@ -238,9 +238,19 @@ def _import_hippynn(arguments: argparse.Namespace) -> int:
     options = {"cutoff": arguments.cutoff, "energy_unit": arguments.energy_unit, **given}
     imported = import_hippynn(arguments.file, arguments.out, spec, **options)
     print(arguments.out)
-    assumed = f"# Taken as given: activations are softplus, lengths in Å, energies in {arguments.energy_unit}."
-    print(f"{imported.to_yaml()}{assumed}", file=sys.stderr)
+    print(f"{imported.to_yaml()}{_assumptions(imported, arguments.energy_unit)}", file=sys.stderr)
     return 0
+
+
+def _assumptions(imported: "Spec", energy_unit: str) -> str:
+    """What no state dict of hippynn says."""
+    network = imported.network
+    assert network is not None
+    return (
+        f"# Taken as given: energies are in {energy_unit}; lengths in Å, the cutoff {network.sensitivity.cutoff} Å; "
+        f"activations are softplus; the epsilon of a group norm is 1e-5; input features stand for "
+        f"{', '.join(network.species)} in this order, unless the file says their order."
+    )
 
 
 def _refuse_all_but_files(path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -52,6 +54,8 @@ def import_hippynn(
     if spec is not None and (species is not None or cutoff is not None):
         raise CheckpointError("species and cutoff are given beside a spec, which says them; allowed: a spec, or these")
     network = read_network(file)
+    if os.path.exists(out) and os.path.samefile(file, out):
+        raise CheckpointError(f"{out} is the file that is imported; allowed: another one, this is not overwritten")
     try:
         spec = _spec(network, species, cutoff, name) if spec is None else _checked(network, spec)
         package = package_of_spec(spec)
@@ -126,10 +130,7 @@ def _species_order(network: Network, species: Sequence[str] | None) -> list[int]
 
 
 def _widest(tensors: Mapping[str, Tensor]) -> torch.dtype:
-    dtype = torch.float16
-    for index, tensor in enumerate(tensors.values()):
-        dtype = torch.promote_types(dtype, tensor.dtype) if index else tensor.dtype
-    return dtype
+    return functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
 
 
 def _spec(network: Network, species: Sequence[str] | None, cutoff: float | None, name: str) -> Spec:

@@ -11,9 +11,11 @@ import os
 import re
 import stat
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -24,7 +26,9 @@ from tensorgraph.spec.elements import SYMBOLS
 
 HOW_TO_SAVE = "torch.save(model.state_dict(), FILE), with model the network and its energy (hippynn's best_model.pt)"
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-_MAP_TOLERANCE = 1e-5  # of float32
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_MAP_TOLERANCE = 1e-5  # of float32, the type that hippynn computes its maps in
+_MAX_NAME = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -53,27 +57,54 @@ def read_network(file: str | Path) -> Network:
 
 
 def _read(file: str | Path) -> Mapping[str, object]:
-    try:
-        if not stat.S_ISREG(os.stat(file).st_mode):  # opening a pipe would wait for its writer
-            raise CheckpointError(f"{file} cannot be read: it is not a regular file")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch about its own formats
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # a damaged file makes torch raise almost anything
-        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-        holds = f"holds an object ({foreign[1]})" if foreign else "is not a file of torch"
-        raise CheckpointError(f"{file} {holds}; only state dicts are read, save one: {HOW_TO_SAVE}") from error
+    with _opened(file) as stream:
+        _check_archive(file, stream)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of torch about its own formats
+                content = torch.load(stream, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file makes torch raise almost anything
+            foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+            holds = f"holds an object ({foreign[1]})" if foreign else "is not a file of torch"
+            raise CheckpointError(f"{file} {holds}; only state dicts are read, save one: {HOW_TO_SAVE}") from error
     if not isinstance(content, dict) or not content or not all(isinstance(name, str) for name in content):
         raise CheckpointError(f"{file} holds no state dict but {type(content).__name__}; save one: {HOW_TO_SAVE}")
     return content
 
 
+def _opened(file: str | Path) -> BinaryIO:
+    try:
+        if not stat.S_ISREG(os.stat(file).st_mode):  # opening a pipe would wait for its writer
+            raise CheckpointError(f"{file} cannot be read: it is not a regular file")
+        return open(file, "rb")
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise CheckpointError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _check_archive(file: str | Path, stream: BinaryIO) -> None:
+    """What torch does not check of its own archives: that they are not compressed, and their checksums."""
+    damaged = None
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > os.fstat(stream.fileno()).st_size:  # made to fill the memory
+                raise CheckpointError(
+                    f"{file} unpacks to {unpacked} bytes, more than it holds; torch does not compress"
+                )
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError):
+        pass  # older formats of torch; of all others torch says what is wrong
+    if damaged is not None:
+        raise CheckpointError(f"{file} is damaged: the checksum of {damaged[:40]!r} is not that of its content")
+    stream.seek(0)
+
+
 def network_of(state: Mapping[str, object]) -> Network:
     """The network in a state dict. Raises CheckpointError like `read_network`."""
+    if strange := [name for name in state if len(name) > _MAX_NAME or not name.isprintable()]:
+        raise CheckpointError(
+            f"it holds the name {strange[0][:40]!r}; allowed: at most {_MAX_NAME} printable characters in a name"
+        )
     if scales := [name for name in state if name.endswith(("vecscales", "quadscales"))]:
         raise CheckpointError(
             f"this is a HIP-NN-TS ({scales[0]}), whose square roots no spec has; allowed: HIP-NN, HIP-HOP-NN"
@@ -81,6 +112,7 @@ def network_of(state: Mapping[str, object]) -> Network:
     if others := [name for name, value in state.items() if not isinstance(value, Tensor)]:
         raise CheckpointError(f"it holds what is no tensor: {_few(others)}; allowed: {HOW_TO_SAVE}")
     tensors = {name: value.detach() for name, value in state.items() if isinstance(value, Tensor)}
+    _check_memory(tensors)
     prefixes = {
         "network": _prefix(tensors, r"blocks\.0\.0\.(?:base_layer\.)?int_weights", "a network"),
         "heads": _prefix(tensors, r"layers\.0\.weight", "energy heads"),
@@ -96,6 +128,16 @@ def network_of(state: Mapping[str, object]) -> Network:
     _check_constants(tensors, fixed)
     named = {weight.theirs: tensors[prefixes[weight.part] + weight.theirs] for weight in weights(layout)}
     return Network(layout, named, _species(tensors, maps, layout.n_species))
+
+
+def _check_memory(tensors: Mapping[str, Tensor]) -> None:
+    """That each tensor has its elements in memory: not on the meta device, sparse, or few that are repeated."""
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+            raise CheckpointError(f"{name} is {kind}; allowed: dense tensors that were saved with their values")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise CheckpointError(f"{name} is {list(tensor.shape)} of fewer values, repeated; allowed: tensors in full")
 
 
 def _prefix(tensors: Mapping[str, Tensor], ending: str, what: str) -> str:
@@ -173,15 +215,16 @@ def _check_tensors(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int
         raise CheckpointError(f"it does not match a network of hippynn 0.1.3: {'; '.join(problems)}")
     for name in common:
         value = tensors[name]
-        if value.dtype not in _FLOATS or value.layout != torch.strided:
-            raise CheckpointError(f"{name} is {value.dtype}, {value.layout}; allowed: floating, torch.strided")
+        if value.dtype not in _FLOATS:
+            raise CheckpointError(f"{name} is {value.dtype}; allowed: {', '.join(map(str, _FLOATS))}")
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{name} holds numbers that are not finite")
 
 
 def _check_constants(tensors: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> None:
     for name, exact in fixed.items():
-        if not torch.allclose(tensors[name].double(), exact, rtol=0, atol=_MAP_TOLERANCE):
+        tolerance = max(_MAP_TOLERANCE, torch.finfo(tensors[name].dtype).eps)
+        if not torch.allclose(tensors[name].double(), exact, rtol=0, atol=tolerance):
             raise CheckpointError(f"{name} is not the map of hippynn 0.1.3: the tensors have other components")
 
 
@@ -190,10 +233,11 @@ def _species(tensors: Mapping[str, Tensor], maps: list[str], n_species: int) -> 
     if not maps:
         return None
     table = tensors[maps[0]]
-    if len(maps) > 1 or table.dim() != 1 or table.is_floating_point() or len(table) > len(SYMBOLS) + 1:
+    if len(maps) > 1 or table.dim() != 1 or table.dtype not in _INTEGERS or len(table) > len(SYMBOLS) + 1:
         raise CheckpointError(f"{_few(maps)} does not map atomic numbers to input features")
-    numbers = {int(index): number for number, index in enumerate(table.tolist()) if index}
-    if sorted(numbers) != list(range(1, n_species + 1)) or int(table.count_nonzero()) != n_species:
+    numbers = {index: number for number, index in enumerate(table.tolist()) if index}
+    complete = sorted(numbers) == list(range(1, n_species + 1)) and int(table.count_nonzero()) == n_species
+    if not complete or 0 in numbers.values():  # hippynn's padding has the number 0
         raise CheckpointError(f"{maps[0]} does not name one element for each of {n_species} input features")
     return tuple(SYMBOLS[numbers[index] - 1] for index in range(1, n_species + 1))
 
