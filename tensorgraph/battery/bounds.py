@@ -34,6 +34,7 @@ _EXACT = "exact in theory: what is left is rounding, of displacements first (σ/
 _SLOPES = "differences are extrapolated to a step of zero: what is left is the rounding of energies over the step"
 
 BOUNDS: Mapping[str, Bound] = {
+    "invariants: rotation and reflection": Bound(1e-12, 1e-4, "", "exact in theory; relative to each one's largest"),
     "rotation: energies": Bound(1e-12, 1e-4, "", _EXACT),
     "rotation: forces and virials": Bound(1e-11, 1e-3, "", _EXACT),
     "reflection: energies": Bound(1e-12, 1e-4, "", _EXACT),

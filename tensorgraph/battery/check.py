@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -31,8 +32,11 @@ class Check:
         return self.measured is None or (self.bound is not None and self.measured <= self.bound)
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, and whether the check passed."""
-        return asdict(self) | {"passed": self.passed, "skipped": self.skipped}
+        """All fields, and whether the check passed; JSON has no other word for what is not finite than text."""
+        fields = asdict(self) | {"passed": self.passed, "skipped": self.skipped}
+        if self.measured is not None and not math.isfinite(self.measured):
+            fields["measured"] = str(self.measured)
+        return fields
 
 
 def worst(name: str, found: dict[str, float], bound: float, unit: str = "") -> Check:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from ase import Atoms
 
 from tensorgraph.battery.bounds import judged
 from tensorgraph.battery.check import Check
-from tensorgraph.battery.predictions import Floats, Prediction, largest, predictions, scales
+from tensorgraph.battery.predictions import LEAST_ENERGY, Floats, Prediction, largest, predictions, scales
 from tensorgraph.battery.structures import PERIODIC, SEED, Maker, structures
 from tensorgraph.battery.subject import Subject
 from tensorgraph.runtime.derivatives import hessian
@@ -38,7 +39,9 @@ def check_forces(subject: Subject) -> Check:
     tried = structures(subject.species, subject.cutoff)
     found = predictions(subject, list(tried.values()))
     paths, expected, where = [], [], []
-    for (kind, atoms), one, scale in zip(tried.items(), found, scales(subject, list(tried.values()), found), strict=True):
+    for (kind, atoms), one, scale in zip(
+        tried.items(), found, scales(subject, list(tried.values()), found), strict=True
+    ):
         for _ in range(DIRECTIONS):
             direction = random.normal(size=(len(atoms), 3))
             direction /= np.linalg.norm(direction)
@@ -56,12 +59,13 @@ def check_hessian(subject: Subject) -> tuple[Check, ...]:
     vibrations rely on, from kernels of their own.
     """
     random = np.random.default_rng(SEED)
-    symmetry, paths, expected, where = {}, [], [], []
+    symmetry: dict[str, float] = {}
+    paths, expected, where = [], [], []
     for kind, atoms in structures(subject.species, subject.cutoff).items():
         if kind not in ("molecule", "small crystal"):
             continue
         matrix = hessian(subject.model, subject.batch([atoms])).detach().cpu().numpy().astype(np.float64)
-        scale = max(largest(matrix), np.finfo(np.float32).tiny)
+        scale = max(largest(matrix), LEAST_ENERGY)
         symmetry[kind] = largest(matrix - matrix.T) / scale
         for _ in range(DIRECTIONS):
             direction = random.normal(size=(len(atoms), 3))
@@ -107,7 +111,7 @@ def _relative(
 
 def _along(atoms: Atoms, direction: Floats) -> Path:
     def moved(step: float) -> Atoms:
-        result = atoms.copy()
+        result: Atoms = atoms.copy()
         result.positions += step * direction
         return result
 
@@ -116,7 +120,7 @@ def _along(atoms: Atoms, direction: Floats) -> Path:
 
 def _strained(atoms: Atoms, strain: Floats) -> Path:
     def strained(step: float) -> Atoms:
-        result = atoms.copy()
+        result: Atoms = atoms.copy()
         result.set_cell(atoms.cell.array @ (np.eye(3) + step * strain))
         result.positions = atoms.positions @ (np.eye(3) + step * strain)
         return result
@@ -139,7 +143,7 @@ def _limit(levels: list[Floats]) -> Floats:
     best, least = levels[-1], np.inf
     for order in range(1, len(levels)):
         factor = 4.0**order
-        better = [(factor * fine - coarse) / (factor - 1) for coarse, fine in zip(levels, levels[1:], strict=False)]
+        better = [(factor * fine - coarse) / (factor - 1) for coarse, fine in pairwise(levels)]
         for index, value in enumerate(better):
             change = max(largest(value - levels[index]), largest(value - levels[index + 1]))
             if change < least:

@@ -74,7 +74,8 @@ class Meeting:
         """With these two atoms at a distance (Å)."""
         moved = self.right.copy()
         moved.translate(distance * self.axis)
-        return self.left + moved
+        both: Atoms = self.left + moved
+        return both
 
     def force(self, one: Prediction) -> float:
         """On the fragment that moves, along its way, in eV/Å."""
@@ -102,11 +103,11 @@ def _curve(subject: Subject, meeting: Meeting) -> Floats:
     forces = np.array([meeting.force(one) for one in found[:-1]])
     steepest = np.abs(np.gradient(forces, distances)).max()
     largest_ones = np.array([np.abs(energies[:-1] - energies[-1]).max(), np.abs(forces).max(), steepest])
-    return np.maximum(largest_ones, LEAST_ENERGY)
+    return np.asarray(np.maximum(largest_ones, LEAST_ENERGY), np.float64)
 
 
 def _limit(subject: Subject, meeting: Meeting, gap: float) -> Floats:
-    """Energy, force and slope of the force [3] in the limit of the cutoff, from the side that the sign of `gap` says."""
+    """Energy, force and slope of the force [3] in the limit of the cutoff, from the side that `gap` has the sign of."""
     beyond = gap * np.arange(1, POINTS + 1)
     found = predictions(subject, [meeting.at(subject.cutoff + distance) for distance in beyond])
     energy = polyfit(beyond, [one.energy for one in found], POINTS - 1)

@@ -115,6 +115,13 @@ class Maker:
         return float(np.linalg.norm(displacement)) >= times * self.bond(first, second)
 
 
+def rotation(random: np.random.Generator) -> NDArray[np.float64]:
+    """A random rotation [3, 3], uniform over all of them."""
+    turn, upper = np.linalg.qr(random.normal(size=(3, 3)))
+    turn = turn * np.sign(np.diag(upper))
+    return np.asarray(turn * np.linalg.det(turn), np.float64)
+
+
 def water_cluster(species: Sequence[int], cutoff: float, n_molecules: int = 2, seed: int = SEED) -> Atoms:
     """Water molecules 2.9 Å apart; a molecule of the species of a model that does not know water."""
     random = np.random.default_rng(seed)

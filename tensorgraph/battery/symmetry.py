@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from ase import Atoms
 from ase.build import make_supercell
-from scipy.spatial.transform import Rotation
+from numpy.typing import NDArray
 
 from tensorgraph.battery.bounds import judged
 from tensorgraph.battery.check import Check
 from tensorgraph.battery.predictions import Floats, Prediction, largest, predictions, scales
-from tensorgraph.battery.structures import SEED, structures
+from tensorgraph.battery.structures import SEED, rotation, structures
 from tensorgraph.battery.subject import Subject
 
 TIMES = 3  # random operations on every structure
@@ -37,7 +37,8 @@ def check_reflection(subject: Subject) -> tuple[Check, ...]:
 
 
 def _turned(subject: Subject, name: str, sign: int) -> tuple[Check, ...]:
-    turns = sign * Rotation.random(TIMES, rng=np.random.default_rng(SEED)).as_matrix()
+    random = np.random.default_rng(SEED)
+    turns = [sign * rotation(random) for _ in range(TIMES)]
     cases: list[Case] = []
     for kind, atoms in structures(subject.species, subject.cutoff).items():
         for turn in turns:
@@ -74,7 +75,7 @@ def check_permutation(subject: Subject) -> tuple[Check, ...]:
     for kind, atoms in structures(subject.species, subject.cutoff).items():
         for _ in range(TIMES):
             order = random.permutation(len(atoms))
-            cases.append((kind, atoms, atoms[order], _picked(order)))
+            cases.append((kind, atoms, atoms[order], _picked(np.asarray(order, np.int64))))
     return _compared(subject, "permutation", cases)
 
 
@@ -84,7 +85,7 @@ def check_cells(subject: Subject) -> tuple[Check, ...]:
     for kind, atoms in structures(subject.species, subject.cutoff).items():
         if not atoms.pbc.any():
             continue
-        twice = np.tile(np.arange(len(atoms)), 2)
+        twice = np.tile(np.arange(len(atoms), dtype=np.int64), 2)
         axis = int(np.flatnonzero(atoms.pbc)[0])
         repeats = [2 if k == axis else 1 for k in range(3)]
         cases.append((f"{kind}, twice as large", atoms, atoms.repeat(repeats), _picked(twice)))
@@ -104,7 +105,7 @@ def _same(one: Prediction) -> Prediction:
     return one
 
 
-def _picked(order: Floats) -> Expected:
+def _picked(order: NDArray[np.int64]) -> Expected:
     def expected(one: Prediction) -> Prediction:
         times = len(order) / len(one.energies)
         return Prediction(times * one.energy, one.energies[order], one.forces[order], times * one.virial)
