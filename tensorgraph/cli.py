@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
     verify.add_argument("--dtype", choices=("float64", "float32", "both"), default="both", help="default: both")
     verify.add_argument("--only", metavar="CHECK", action="append",
-                        help="a check by name, such as certificate or forces; may be repeated (default: all)")  # fmt: skip
+                        help="a check by name, such as forces; may be repeated (default: all)")  # fmt: skip
     verify.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
 
     atlas = _command(commands, "atlas", _atlas, "write a page with every graph of a spec's basis drawn")

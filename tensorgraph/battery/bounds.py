@@ -51,7 +51,7 @@ BOUNDS: Mapping[str, Bound] = {
     "virials: strain derivatives": Bound(1e-8, 5e-3, "", _SLOPES),
     "cutoff: step of the energy": Bound(1e-10, 1e-3, "", "continuous in theory, as the cutoff function is"),
     "cutoff: step of the force": Bound(1e-7, 1e-3, "", "continuous in theory, as the cutoff function's slope is"),
-    "cutoff: step of the force's slope": Bound(0.25, 0.25, "", "cos² has a step in its curvature: see `check_cutoff`"),
+    "cutoff: step of the force's slope": Bound(1.0, 1.0, "", "cos² has a step in its curvature: see `check_cutoff`"),
     "pairs beyond the cutoff": Bound(1e-12, 1e-4, "", "they are multiplied by zero; sums are rounded in another order"),
     "distant fragments": Bound(1e-12, 1e-4, "", "they share no pair; sums are rounded in another order"),
     "structures of a batch": Bound(1e-12, 1e-4, "", "they share no pair; sums are rounded in another order"),
@@ -59,7 +59,7 @@ BOUNDS: Mapping[str, Bound] = {
     "single atoms: energies": Bound(1e-12, 1e-5, "", "one for each species, wherever the atom is"),
     "dimers beyond the cutoff": Bound(1e-12, 1e-5, "", "the sum of two atoms"),
     "close dimers": Bound(0.0, 0.0, "dimers", "finite, or refused with an error that names the atoms"),
-    "drift of the energy": Bound(1e-6, 1e-4, "eV/atom/ps", "the integrator has none; what is left are forces' errors"),
+    "drift of the energy": Bound(1e-6, 1e-5, "eV/atom/ps", "the integrator has none; what is left are forces' errors"),
 }
 
 

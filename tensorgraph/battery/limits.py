@@ -48,7 +48,7 @@ def check_cutoff(subject: Subject) -> tuple[Check, ...]:
     than the slopes within it: the published cutoff function cos² has one, of π²/2R_c² times what it multiplies.
 
     The pairs are dimers of all species, and two molecules of which one atom each comes close to the cutoff. Steps are
-    relative to the largest energy, force and slope of the force of all of them between 0.3 R_c and R_c.
+    relative to the largest energy, force and slope of the force of all of them between 0.3 R_c and 0.9 R_c.
     """
     gap = GAPS[subject.dtype]
     meetings = _meetings(subject)
@@ -97,7 +97,7 @@ def _species_pairs(subject: Subject) -> list[tuple[str, str]]:
 
 def _curve(subject: Subject, meeting: Meeting) -> Floats:
     """The largest interaction energy, force, and slope of the force on the way to the cutoff [3]."""
-    distances = np.linspace(0.3, 1.0, CURVE) * subject.cutoff
+    distances = np.linspace(0.3, 0.9, CURVE) * subject.cutoff
     found = predictions(subject, [meeting.at(distance) for distance in (*distances, 2 * subject.cutoff)])
     energies = np.array([one.energy for one in found])
     forces = np.array([meeting.force(one) for one in found[:-1]])
