@@ -132,11 +132,11 @@ def _chirality(given: Given) -> Tensor:
     return 1e-6 * (torch.linalg.cross(first, second) * third).sum(dim=1)
 
 
-def _curl(found: Any, given: Given) -> dict[str, Tensor]:
+def _curl(found: Any, given: Given, strength: float = 1e-6) -> dict[str, Tensor]:
     """Forces around the axis z: no gradient of any energy."""
     z = torch.zeros_like(given.displacements)
     z[:, 2] = 1
-    around = 1e-6 * given.smooth.unsqueeze(1) * torch.linalg.cross(given.displacements, z)
+    around = strength * given.smooth.unsqueeze(1) * torch.linalg.cross(given.displacements, z)
     return {"forces": found.forces + given.of_atoms(around)}
 
 
@@ -152,7 +152,7 @@ def _virial_zz(found: Any, _given: Given) -> dict[str, Tensor]:
 
 
 def _by_index(found: Any, _given: Given) -> dict[str, Tensor]:
-    weight = 1 + 1e-9 * torch.arange(len(found.energies), device=found.energies.device)
+    weight = 1 + 1e-9 * torch.arange(len(found.energies)).to(found.energies)
     return {"energies": found.energies * weight, "forces": found.forces * weight.to(found.forces)[:, None]}
 
 
@@ -173,15 +173,17 @@ def _lonely(found: Any, given: Given) -> dict[str, Tensor]:
     return {"forces": found.forces + 1e-12 * alone[:, None]}
 
 
-class Stale:
-    """A model with a memory: forces of the call before, as of a list of pairs that is not renewed in time."""
+class Late:
+    """A model with a memory: 1 % of the forces are those of the call before."""
 
     def __init__(self) -> None:
         self.before: Tensor | None = None
 
     def __call__(self, found: Any, _given: Given) -> dict[str, Tensor]:
         before, self.before = self.before, found.forces
-        return {} if before is None or before.shape != found.forces.shape else {"forces": before}
+        if before is None or before.shape != found.forces.shape:
+            return {}
+        return {"forces": 0.99 * found.forces + 0.01 * before}
 
 
 def _pairwise(function: Callable[[Tensor], Tensor]) -> Callable[[Subject], Subject]:
@@ -262,7 +264,10 @@ BROKEN: dict[str, tuple[Broken, ...]] = {
     ),
     "dimers beyond the cutoff": (_BY_SIZE,),
     "close dimers": (_SINGULAR,),
-    "drift of the energy": (Broken("forces of the step before", lambda s: changed(Stale())(s)),),
+    "drift of the energy": (
+        Broken("forces that are late: 1 % of those of the step before", lambda s: changed(Late())(s)),
+        Broken("forces with a curl, 1e-2 eV/Å²", changed(lambda f, g: _curl(f, g, 1e-2))),
+    ),
 }
 """By the row that must fail on it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,8 +20,12 @@ PERIODIC = tuple((bool(k & 1), bool(k & 2), bool(k & 4)) for k in range(8))
 
 def structures(species: Sequence[int], cutoff: float, seed: int = SEED) -> dict[str, Atoms]:
     """By name: a dimer, molecules, a cluster, a wire, a slab, crystals smaller and larger than the cutoff (Å)."""
-    random = np.random.default_rng(seed)
-    make = Maker(random, species, cutoff)
+    return {kind: atoms.copy() for kind, atoms in _structures(tuple(species), cutoff, seed).items()}
+
+
+@functools.lru_cache(maxsize=8)
+def _structures(species: tuple[int, ...], cutoff: float, seed: int) -> dict[str, Atoms]:
+    make = Maker(np.random.default_rng(seed), species, cutoff)
     return {
         "dimer": make.molecule(2),
         "molecule": make.molecule(5),
@@ -91,7 +96,7 @@ class Maker:
             pairs = zip(displacements, atoms.numbers[first], atoms.numbers[second], strict=True)
             if all(self._apart(d, int(a), int(b), wanted) for d, a, b in pairs):
                 return self._clear(atoms)
-            wanted *= 0.997
+            wanted *= 0.99
 
     def _clear(self, atoms: Atoms) -> Atoms:
         """The structure scaled by a few per cent, so that no distance is close to the cutoff.
