@@ -1,7 +1,7 @@
 """The command line. Results go to stdout, progress and errors to stderr.
 
-Exit status: 0 done; 1 the package on disk differs, or cannot be read or written; 2 the spec or the call is wrong, or
-what the command needs is not installed.
+Exit status: 0 done; 1 the package on disk differs, fails a check, or cannot be read or written; 2 the spec or the call
+is wrong, or what the command needs is not installed.
 """
 
 import argparse
@@ -11,7 +11,8 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -78,8 +79,16 @@ def _parser() -> argparse.ArgumentParser:
                       help="of an atom within the cutoff, for the cost of layers (default: as in water)")  # fmt: skip
     show.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
 
-    verify = _command(commands, "verify", _verify, "check the certificate of a package from its manifest alone")
-    verify.add_argument("package", metavar="PACKAGE", type=Path, help="the folder of a generated package")
+    verify = _command(commands, "verify", _verify,
+                      "try a potential: certificate, symmetries, derivatives, limits, dynamics")  # fmt: skip
+    verify.add_argument("package", metavar="PACKAGE", type=Path,
+                        help="the folder of a generated package, or a checkpoint alone")  # fmt: skip
+    verify.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, nargs="?",
+                        help="the weights of the package's model (default: Model(seed=0))")  # fmt: skip
+    verify.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    verify.add_argument("--dtype", choices=("float64", "float32", "both"), default="both", help="default: both")
+    verify.add_argument("--only", metavar="CHECK", action="append",
+                        help="a check by name, such as forces; may be repeated (default: all)")  # fmt: skip
     verify.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
 
     atlas = _command(commands, "atlas", _atlas, "write a page with every graph of a spec's basis drawn")
@@ -166,18 +175,30 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from tensorgraph.basis.verification import verify_basis
-    from tensorgraph.manifest import read_manifest
-    from tensorgraph.report import verification_table
+    from tensorgraph.battery import NAMES, verify
+    from tensorgraph.battery.table import verification_table
+    from tensorgraph.runtime.arguments import DTYPES, checked_device
 
-    checks = verify_basis(read_manifest(arguments.package).get("basis", {}))
-    passed = all(check.passed for check in checks)
+    if arguments.checkpoint is not None and arguments.package.is_file():
+        return _fail(
+            f"tensorgraph: {arguments.package} is a file beside a checkpoint; allowed: a package, or one file", 2
+        )
+    if unknown := [name for name in arguments.only or () if name not in NAMES]:
+        return _fail(f"tensorgraph: --only is {unknown[0]!r}; allowed: {', '.join(NAMES)}", 2)
+    try:
+        device = checked_device(arguments.device)
+    except ValueError as error:
+        return _fail(f"tensorgraph: --device: {error}", 2)
+    dtypes = [dtype for name, dtype in DTYPES.items() if arguments.dtype in (name, "both")][::-1]
+    start = time.perf_counter()
+    with _progress() as tell:
+        found = verify(arguments.package, arguments.checkpoint, device, dtypes, arguments.only or NAMES, tell)
     if arguments.json:
-        rows = [{"name": check.name, "passed": check.passed, "problems": list(check.problems)} for check in checks]
-        print(json.dumps({"package": str(arguments.package), "passed": passed, "checks": rows}, indent=2))
+        print(json.dumps(found.to_json(), indent=2, allow_nan=False))
     else:
-        _print_table(verification_table(checks))
-    return 0 if passed else 1
+        _print_table(verification_table(found))
+    print(f"verified in {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    return 0 if found.passed else 1
 
 
 def _kernels(arguments: argparse.Namespace) -> int:
@@ -300,17 +321,24 @@ def _within_budget(file: str, work: Callable[[Callable[[str], None]], Result]) -
 
     A basis too large to derive is a mistake in the spec, told with the line of its body order.
     """
-    from rich.console import Console
-
     from tensorgraph.spec import line_of
 
     try:
-        with Console(stderr=True).status("…") as status:
-            return work(status.update)
+        with _progress() as tell:
+            return work(tell)
     except BudgetError as error:
         if file.endswith(CHECKPOINT):
             raise CheckpointError(f"{file}: {error}") from None
         raise SpecError(file, line_of(file, ("basis", "body_order")), str(error)) from None
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """What shows its argument on stderr, where that is a terminal, until it is given another."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("…") as status:
+        yield status.update
 
 
 def _print_table(table: "RenderableType") -> None:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tensorgraph.algebra import contraction_cost
 from tensorgraph.basis import Basis, derive
-from tensorgraph.basis.verification import Check, rank_on
+from tensorgraph.basis.verification import rank_on
 from tensorgraph.compiler import Compilation
 from tensorgraph.errors import BudgetError
 from tensorgraph.kernels import KernelStudy
@@ -51,16 +51,6 @@ def _orders_table(number: int, plan: LayerPlan) -> Table:
         for machine, seconds in cost.seconds.items():
             numbers += [f"{cost.bytes[machine] / 1e6:,.0f}", f"{1e3 * seconds:,.{1 if seconds > 1e-3 else 3}f}"]
         table.add_row(cost.path, name, *numbers)
-    return table
-
-
-def verification_table(checks: Iterable[Check]) -> RenderableType:
-    """What was checked, and what is wrong."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for check in checks:
-        table.add_row("ok" if check.passed else "WRONG", check.name)
-        for problem in check.problems:
-            table.add_row("", problem)
     return table
 
 

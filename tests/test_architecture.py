@@ -19,6 +19,7 @@ RUNTIME = {
     "runtime": {"errors", "manifest"},
     "potential": {"errors", "spec", "compiler", "emit", "runtime"},
     "hippynn": {"errors", "manifest", "spec", "graphs", "algebra", "potential", "runtime"},
+    "battery": {"errors", "manifest", "basis", "runtime", "potential"},
     "calculator": {"errors", "runtime", "potential"},
     "committee": {"calculator", "runtime"},
     "torch_sim": {"runtime", "calculator"},
@@ -26,7 +27,7 @@ RUNTIME = {
 }
 """What needs torch or ASE stands beside the pipeline: what it may import."""
 
-COMMANDS = {"hippynn", "potential"}
+COMMANDS = {"battery", "hippynn", "potential", "runtime"}
 """What the command line imports of it, each inside the function of its command."""
 
 PROGRAMS = {"kernels/worker.py": {"triton"}}

@@ -1,0 +1,58 @@
+"""What holds for every package, with or without a network: the certificate of its basis, and its invariants."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from tensorgraph.basis.verification import verify_basis
+from tensorgraph.battery.bounds import BOUNDS
+from tensorgraph.battery.check import Check, worst
+from tensorgraph.battery.structures import SEED, rotation
+from tensorgraph.manifest import read_manifest
+from tensorgraph.runtime.loading import package_directory
+
+ENVIRONMENTS, NEIGHBOURS, CHANNELS = 20, 12, 4
+
+
+def check_certificate(package: ModuleType) -> tuple[Check, ...]:
+    """The claims of the manifest about the basis, recomputed without trust in the search that chose it.
+
+    Each measures the number of claims that do not hold; `where` quotes them. Raises PackageError for a manifest
+    without a basis.
+    """
+    checks = verify_basis(read_manifest(package_directory(package)).get("basis", {}))
+    return tuple(
+        Check(f"certificate: {check.name}", float(len(check.problems)), 0.0, "claims", "; ".join(check.problems))
+        for check in checks
+    )
+
+
+def check_invariants(package: ModuleType, device: torch.device, dtype: torch.dtype) -> Check:
+    """The invariants of random environments stay when their directions are rotated or reflected.
+
+    Relative to the largest value of each invariant, for their orders differ.
+    """
+    random = np.random.default_rng(SEED)
+    directions = random.normal(size=(ENVIRONMENTS, NEIGHBOURS, 3))
+    directions /= np.linalg.norm(directions, axis=2, keepdims=True)
+    weights = random.normal(size=(ENVIRONMENTS, NEIGHBOURS, CHANNELS))
+
+    def values(turn: np.ndarray) -> np.ndarray:
+        unit = torch.as_tensor((directions @ turn.T).reshape(-1, 3)).to(device, dtype)
+        components = package.tensor_components(unit).unflatten(0, (ENVIRONMENTS, NEIGHBOURS))
+        features = torch.einsum("anm,anc->amc", components, torch.as_tensor(weights).to(device, dtype))
+        found: np.ndarray = package.invariants(features).double().cpu().numpy()
+        return found
+
+    before = values(np.eye(3))
+    size = np.abs(before).max(axis=(0, 2))
+    found: dict[str, float] = {}
+    for sign, kind in ((1, "rotation"), (-1, "reflection")):
+        change = np.abs(values(sign * rotation(random)) - before).max(axis=(0, 2)) / size
+        names = package.architecture.INVARIANTS
+        found |= {f"{name}, {kind}": float(value) for name, value in zip(names, change, strict=True)}
+    bound = BOUNDS["invariants: rotation and reflection"]
+    return worst("invariants: rotation and reflection", found, bound.of(dtype), bound.unit)
