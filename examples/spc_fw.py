@@ -34,7 +34,7 @@ class FlexibleWater(Calculator):
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012, ASE declares it on the instance
 
-    def __init__(self, cutoff: float = 6.0) -> None:
+    def __init__(self, cutoff: float = 4.5) -> None:
         super().__init__()
         self.cutoff = cutoff
 
