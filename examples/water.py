@@ -50,8 +50,17 @@ class Distribution:
     oxygen_hydrogen: np.ndarray
 
 
-def main(argv: Sequence[str] | None = None, plan: Plan = Plan(), settings: Settings = SETTINGS) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     out = out_directory("water", (__doc__ or "").splitlines()[0], argv)
+    found = study(out)
+    for name, distribution in found.items():
+        console.print(f"{name}: {summary(distribution)}", soft_wrap=True)
+    console.print(f"wrote {plot(found, out / 'radial_distribution.png')}", soft_wrap=True)
+
+
+def study(out: Path, plan: Plan | None = None, settings: Settings = SETTINGS) -> dict[str, Distribution]:
+    """Radial distributions by SPC/Fw and by a model fitted to it."""
+    plan = plan or Plan()
     reference = FlexibleWater()
     heated = dynamics(box(plan.edge), reference, 1.2 * TEMPERATURE, plan.training, plan.kept_every, "training frames")
     text = spec("water", ["H", "O"], cutoff=4.5, soft_min=0.8, rank=2)
@@ -61,8 +70,7 @@ def main(argv: Sequence[str] | None = None, plan: Plan = Plan(), settings: Setti
         steps = plan.equilibration + plan.production
         frames = dynamics(heated[-1], calculator, TEMPERATURE, steps, plan.kept_every, f"NVT, {name}")
         found[name] = radial_distribution(frames[plan.equilibration // plan.kept_every :])
-        console.print(f"{name}: {summary(found[name])}", soft_wrap=True)
-    console.print(f"wrote {plot(found, out / 'radial_distribution.png')}", soft_wrap=True)
+    return found
 
 
 def box(edge: int, seed: int = 0) -> Atoms:
