@@ -77,7 +77,7 @@ def samples(count: int) -> list[Atoms]:
 
 
 def _lift(vectors: np.ndarray, distance: float) -> float:
-    """How far an atom has to rise (Å) for its distance from all of others, at `vectors` [n, 3] from it, to be allowed."""
+    """How far (Å) an atom must rise to be at least `distance` away from all others, which are at `vectors` [n, 3]."""
     beside = np.square(vectors[:, :2]).sum(axis=1)
     near = beside < distance**2
     return float((vectors[near, 2] + np.sqrt(distance**2 - beside[near])).max()) if near.any() else distance

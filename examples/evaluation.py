@@ -1,7 +1,7 @@
 """Batched evaluation: the energies of a thousand copper–gold clusters in a few calls of a fitted potential.
 
-Run as `python -m examples.evaluation`. `tensorgraph.runtime.predict` puts as many structures together as a bound on atoms
-and pairs allows; the same structures one by one, and those of the reference, EMT, stand beside it.
+Run as `python -m examples.evaluation`. `tensorgraph.runtime.predict` evaluates as many structures together as a bound
+on atoms and pairs allows. The same structures one by one, and by the reference, EMT, are there for comparison.
 """
 
 from __future__ import annotations

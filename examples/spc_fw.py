@@ -49,10 +49,8 @@ class FlexibleWater(Calculator):
         if len(self.atoms) % 3 or (self.atoms.numbers.reshape(-1, 3) != [8, 1, 1]).any():
             raise ValueError("atoms must stand in the order O, H, H, molecule by molecule")
         parts = [_bonds(self.atoms), _angles(self.atoms), _between(self.atoms, self.cutoff)]
-        self.results: dict[str, Any] = {
-            "energy": sum(energy for energy, _ in parts),
-            "forces": sum(f for _, f in parts),
-        }
+        energies, forces = zip(*parts, strict=True)
+        self.results: dict[str, Any] = {"energy": sum(energies), "forces": sum(forces)}
 
 
 def _bonds(atoms: Atoms) -> tuple[float, np.ndarray]:

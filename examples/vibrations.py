@@ -1,8 +1,8 @@
 """Vibrations of a copper cluster from the Hessian of a fitted potential, and from that of its reference, EMT.
 
-Run as `python -m examples.vibrations`. The potential learns energies and forces alone; its Hessian is exact, by automatic
-differentiation, where EMT needs finite differences. The 33 vibrations of the icosahedron fall into nine groups of equal
-wavenumber, of 1, 3, 4 or 5, as the irreducible representations of its point group require.
+Run as `python -m examples.vibrations`. The potential learns energies and forces alone; its Hessian is exact, by
+automatic differentiation, where EMT needs finite differences. The 33 vibrations of the icosahedron fall into nine
+groups of equal wavenumber, of 1, 3, 4 or 5, as the irreducible representations of its point group require.
 """
 
 from __future__ import annotations

@@ -117,12 +117,15 @@ def radial_distribution(frames: Sequence[Atoms]) -> Distribution:
 
 
 def summary(found: Distribution) -> str:
-    """Where the first peaks stand."""
-    return f"first peaks of O–O at {peak(found.r, found.oxygen_oxygen):.2f} Å ({found.oxygen_oxygen.max():.1f}) and of " \
-        f"hydrogen bonds O–H at {peak(found.r[found.r < 2.5], found.oxygen_hydrogen[found.r < 2.5]):.2f} Å"  # fmt: skip
+    """Where the first peaks are."""
+    bonded = found.r < 2.5  # Å; by hydrogen bonds
+    oxygen = peak(found.r, found.oxygen_oxygen)
+    hydrogen = peak(found.r[bonded], found.oxygen_hydrogen[bonded])
+    return f"first peaks at {oxygen:.2f} Å (O–O) and {hydrogen:.2f} Å (O–H, hydrogen bonds)"
 
 
 def peak(r: np.ndarray, g: np.ndarray) -> float:
+    """The distance at which g is largest."""
     return float(r[g.argmax()])
 
 
