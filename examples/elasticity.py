@@ -23,7 +23,7 @@ from examples.fitting import fitted, labelled, out_directory, spec
 from examples.gold import out as console
 from examples.gold_training import Settings
 
-SETTINGS = Settings(steps=1_200, batch_size=10, learning_rate=2e-2)
+SETTINGS = Settings(steps=1_200, batch_size=10, learning_rate=2e-2, energy_weight=10.0)
 FRAMES, LATTICE = 500, 3.61  # Å, where strains start from
 STRAINS = np.linspace(-0.04, 0.04, 9)  # of the equation of state
 SMALL_STRAIN = 0.005  # of the elastic constants
