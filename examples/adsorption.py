@@ -7,6 +7,7 @@ potential gives them back.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from examples.fitting import fitted, labelled, out_directory, spec
 from examples.gold import out as console
 from examples.gold_training import Settings
 
-SETTINGS = Settings(steps=1_200, batch_size=6, learning_rate=1e-2)
+SETTINGS = Settings(steps=1_000, batch_size=6, learning_rate=2e-2, energy_weight=0.1)
 FRAMES, LATTICE = 400, 3.59  # Å, EMT's copper
 SITES = ("fcc", "hcp", "bridge")
 FORCE, MOST_STEPS = 0.01, 150  # eV/Å, where a relaxation ends
@@ -36,10 +37,16 @@ class Adsorbed(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    out = out_directory("adsorption", (__doc__ or "").splitlines()[0], argv)
+    console.print(table(study(out_directory("adsorption", (__doc__ or "").splitlines()[0], argv))))
+
+
+def study(
+    out: Path, sites: Sequence[str] = SITES, frames: int = FRAMES, settings: Settings = SETTINGS
+) -> dict[str, tuple[Adsorbed, Adsorbed]]:
+    """What EMT and a model fitted to it give for every site."""
     text = spec("oxygen_on_copper", ["O", "Cu"], cutoff=5.5, soft_min=1.2)
-    model = fitted(text, labelled(samples(FRAMES), EMT()), SETTINGS, out)
-    console.print(table({site: (adsorbed(site, EMT()), adsorbed(site, model)) for site in SITES}))
+    model = fitted(text, labelled(samples(frames), EMT()), settings, out)
+    return {site: (adsorbed(site, EMT()), adsorbed(site, model)) for site in sites}
 
 
 def slab(site: str | None = None, height: float = 1.2) -> Atoms:
@@ -70,7 +77,7 @@ def samples(count: int) -> list[Atoms]:
 
 
 def _lift(vectors: np.ndarray, distance: float) -> float:
-    """How far an atom has to rise (Å) for its distance from all of others, at `vectors` [n, 3] from it, to be allowed."""
+    """How far (Å) an atom must rise to be at least `distance` away from all others, which are at `vectors` [n, 3]."""
     beside = np.square(vectors[:, :2]).sum(axis=1)
     near = beside < distance**2
     return float((vectors[near, 2] + np.sqrt(distance**2 - beside[near])).max()) if near.any() else distance

@@ -23,8 +23,8 @@ from examples.fitting import fitted, labelled, out_directory, spec
 from examples.gold import out as console
 from examples.gold_training import Settings
 
-SETTINGS = Settings(steps=2_000, batch_size=10, learning_rate=1e-2)
-FRAMES, LATTICE = 800, 3.61  # Å, where strains start from
+SETTINGS = Settings(steps=1_200, batch_size=10, learning_rate=2e-2, energy_weight=10.0)
+FRAMES, LATTICE = 500, 3.61  # Å, where strains start from
 STRAINS = np.linspace(-0.04, 0.04, 9)  # of the equation of state
 SMALL_STRAIN = 0.005  # of the elastic constants
 
@@ -43,11 +43,16 @@ class Elasticity(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> None:
     out = out_directory("elasticity", (__doc__ or "").splitlines()[0], argv)
-    text = spec("copper", ["Cu"], cutoff=5.5, soft_min=2.0)
-    model = fitted(text, labelled(strained_crystals(FRAMES), EMT()), SETTINGS, out)
-    found = {"EMT": elasticity(EMT()), "model": elasticity(model)}
+    found = study(out)
     console.print(table(found))
     console.print(f"wrote {plot(found, out / 'equation_of_state.png')}", soft_wrap=True)
+
+
+def study(out: Path, frames: int = FRAMES, settings: Settings = SETTINGS) -> dict[str, Elasticity]:
+    """What EMT and a model fitted to it give."""
+    text = spec("copper", ["Cu"], cutoff=5.5, soft_min=1.8)
+    model = fitted(text, labelled(strained_crystals(frames), EMT()), settings, out)
+    return {"EMT": elasticity(EMT()), "model": elasticity(model)}
 
 
 def strained_crystals(count: int) -> list[Atoms]:

@@ -1,81 +1,85 @@
-"""Energies and forces of many structures at once, in batches of bounded size, against one structure at a time.
+"""Batched evaluation: the energies of a thousand copper–gold clusters in a few calls of a fitted potential.
 
-Run as `python -m examples.evaluation`. The model is not trained: its numbers mean nothing, but both ways must give the
-same ones, and the times are those of a trained model.
+Run as `python -m examples.evaluation`. `tensorgraph.runtime.predict` evaluates as many structures together as a bound
+on atoms and pairs allows. The same structures one by one, and by the reference, EMT, are there for comparison.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from ase import Atoms
-from ase.build import molecule
-from ase.collections import g2
+from ase.calculators.emt import EMT
+from ase.cluster import Icosahedron
 
+from examples.fitting import fitted, labelled, out_directory, spec
 from examples.gold import out as console
+from examples.gold_training import Settings
 from tensorgraph.calculator import TensorGraphCalculator
-from tensorgraph.runtime import batch_structures
+from tensorgraph.runtime import predict
 
-PACKAGE = Path(__file__).parents[1] / "generated" / "hiphop4"
-COPIES, MOST_ATOMS = 5, 500  # of every molecule; in a batch, which bounds its memory
+SETTINGS = Settings(steps=700, batch_size=20, learning_rate=2e-2, energy_weight=0.1)
+FRAMES, SCREENED, MOST_ATOMS = 400, 1_000, 2_000  # structures; atoms in a batch
 
 
-def main() -> None:
-    calculator, structures = TensorGraphCalculator(PACKAGE), molecules(COPIES)
-    evaluate(calculator, structures[:2])  # the first call compiles
-    started = time.perf_counter()
-    energies, forces = evaluate(calculator, structures)
-    batched = time.perf_counter() - started
+class Comparison(NamedTuple):
+    """Seconds in batches and one by one, the largest difference of their energies (eV), and the RMSE (eV/atom)."""
 
-    started, largest = time.perf_counter(), 0.0
-    for atoms, energy, force in zip(structures, energies, forces, strict=True):
-        largest = max(largest, abs(energy - calculator.get_potential_energy(atoms)))
-        largest = max(largest, np.abs(force - calculator.get_forces(atoms)).max())
-    single = time.perf_counter() - started
+    batched: float
+    one_by_one: float
+    difference: float
+    rmse: float
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    found = study(out_directory("evaluation", (__doc__ or "").splitlines()[0], argv))
     console.print(
-        f"{len(structures)} structures, {sum(map(len, structures))} atoms: {batched:.2f} s in batches, {single:.2f} s "
-        f"one by one; largest difference {largest:.1e} eV and eV/Å",
+        f"{SCREENED} structures: {found.batched:.1f} s in batches, {found.one_by_one:.1f} s one by one, largest "
+        f"difference {found.difference:.0e} eV; RMSE against EMT {1e3 * found.rmse:.1f} meV/atom",
         soft_wrap=True,
     )
 
 
-def molecules(copies: int) -> list[Atoms]:
-    """The molecules of ASE's g2 collection that have H, C, N and O alone, with atoms moved by about 0.05 Å."""
-    random, frames = np.random.default_rng(0), []
-    known = [atoms for name in g2.names if set((atoms := molecule(name)).symbols) <= set("HCNO")]
-    for atoms in known * copies:
-        atoms = atoms.copy()
-        atoms.positions += random.normal(scale=0.05, size=(len(atoms), 3))
+def study(out: Path, frames: int = FRAMES, screened: int = SCREENED, settings: Settings = SETTINGS) -> Comparison:
+    """A model fitted to EMT, on clusters that it has not seen."""
+    text = spec("copper_gold", ["Cu", "Au"], cutoff=6.0, soft_min=1.8)
+    model = fitted(text, labelled(clusters(frames, seed=0), EMT()), settings, out)
+    return compare(model, clusters(screened, seed=1))
+
+
+def clusters(count: int, seed: int) -> list[Atoms]:
+    """Icosahedra of 13 atoms, each copper or gold at random, of fitting size, with atoms moved by about 0.1 Å."""
+    random, frames = np.random.default_rng(seed), []
+    for _ in range(count):
+        atoms = Atoms(Icosahedron("Cu", 2))
+        gold = random.random(len(atoms)) < random.random()
+        atoms.numbers[gold] = 79
+        atoms.positions *= 1 + 0.11 * gold.mean() + random.normal(scale=0.01)
+        atoms.positions += random.normal(scale=0.1, size=(len(atoms), 3))
         frames.append(atoms)
     return frames
 
 
-def evaluate(calculator: TensorGraphCalculator, structures: Sequence[Atoms]) -> tuple[list[float], list[np.ndarray]]:
-    """The energy (eV) and the forces [n_atoms, 3] (eV/Å) of every structure."""
-    energies: list[float] = []
-    forces: list[np.ndarray] = []
-    for part in batches(structures):
-        batch = batch_structures(part, calculator.package.architecture.CUTOFF, torch.float64)
-        result = calculator.model.energy_and_forces(*batch.inputs)
-        energies += result.energy.tolist()
-        forces += np.split(result.forces.numpy(), np.cumsum([len(atoms) for atoms in part])[:-1])
-    return energies, forces
+def compare(calculator: TensorGraphCalculator, structures: Sequence[Atoms]) -> Comparison:
+    """The structures in batches, one by one, and by EMT."""
+    cutoff = calculator.package.architecture.CUTOFF
+    list(predict(calculator.model, structures[:2], cutoff))  # the first call compiles
+    started = time.perf_counter()
+    energies = np.array([one.energy for one in predict(calculator.model, structures, cutoff, max_atoms=MOST_ATOMS)])
+    batched = time.perf_counter() - started
 
+    started = time.perf_counter()
+    single = np.array([calculator.get_potential_energy(atoms) for atoms in structures])
+    one_by_one = time.perf_counter() - started
 
-def batches(structures: Sequence[Atoms]) -> Iterator[list[Atoms]]:
-    """The structures in their order, as many at a time as have `MOST_ATOMS` atoms, but at least one."""
-    part: list[Atoms] = []
-    for atoms in structures:
-        if part and sum(map(len, part)) + len(atoms) > MOST_ATOMS:
-            yield part
-            part = []
-        part.append(atoms)
-    if part:
-        yield part
+    emt = EMT()
+    errors = (energies - np.array([emt.get_potential_energy(atoms) for atoms in structures])) / len(structures[0])
+    rmse = float(np.sqrt(np.square(errors).mean()))
+    return Comparison(batched, one_by_one, float(np.abs(energies - single).max()), rmse)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ class Settings:
     betas: tuple[float, float] = (0.9, 0.99)
     warmup_steps: int = 100
     gradient_norm: float = 10.0
+    energy_weight: float = 1.0  # Å⁻²; of total energies in the loss, beside the forces
     seed: int = 0
 
 
@@ -68,7 +69,7 @@ def train(
             group["lr"] = settings.learning_rate * schedule(step, steps, settings.warmup_steps)
         errors = errors_of(model, batch)
         optimizer.zero_grad()
-        (errors.energy + errors.forces).backward()
+        (settings.energy_weight * errors.energy + errors.forces).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_norm)
         optimizer.step()
         on_step(str(errors))
