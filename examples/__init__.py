@@ -1,1 +1,1 @@
-"""Programs to copy from: the demonstration (`python -m examples.gold`), a training loop, and studies with small fits."""
+"""Programs to copy from: the demonstration (`python -m examples.gold`), a training loop, studies with small fits."""
