@@ -1,1 +1,1 @@
-"""What one can do with a generated package: the demonstration (`python -m examples.gold`) and a training loop."""
+"""Programs to copy from: the demonstration (`python -m examples.gold`), a training loop, studies with small fits."""

@@ -16,8 +16,8 @@ from tensorgraph.graphs import diagram
 from tensorgraph.spec import load_spec
 
 COLUMNS, WIDTH, HEIGHT, DRAWN = 7, 112, 132, 96  # of a field and of a drawing in it, in pixels
-# A page shows the picture on its own background, light or dark, and lines take the colour of text.
-STYLE = "svg{color:#1f2328}text.name{fill:currentColor}@media(prefers-color-scheme:dark){svg{color:#e6edf3}}"
+# A page shows the picture on its own background, light or dark, whatever the system prefers: a grey for both.
+STYLE = "svg{color:#768390}text.name{fill:currentColor}"
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Small potentials fitted in seconds: the other examples train one each on labels of a calculator that ASE has.
 
-An untrained model gives random numbers, and weights of published potentials are large. So every example here makes its
-own data with a cheap reference (EMT, TIP3P), fits a small model to it, and compares what both predict.
+An untrained model gives random numbers, and no trained one comes with the package. So every example here makes its own
+data with a cheap reference (EMT, SPC/Fw), fits a small model to it, and compares what both predict.
 """
 
 from __future__ import annotations

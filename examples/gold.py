@@ -66,7 +66,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def positive(text: str) -> float:
-    """A positive number of the command line; argparse tells of a ValueError."""
+    """A positive number of the command line; argparse reports a ValueError."""
     number = float(text)
     if not 0 < number < float("inf"):
         raise ValueError(f"{text} is not positive")

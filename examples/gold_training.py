@@ -61,7 +61,7 @@ def errors_of(model: torch.nn.Module, batch: Batch) -> SquaredErrors:
 def train(
     package: ModuleType, samples: Batch, settings: Settings, steps: int, on_step: Callable[[str], object]
 ) -> torch.nn.Module:
-    """A model trained for `steps` steps; `on_step` is told the errors on the batch after every step."""
+    """A model trained for `steps` steps; `on_step` is called with the errors on the batch after every step."""
     model = initial_model(package, samples, settings)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=settings.betas)
     for step, batch in zip(range(steps), minibatches(samples, settings), strict=False):
