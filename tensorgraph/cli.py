@@ -180,9 +180,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from tensorgraph.runtime.arguments import DTYPES, checked_device
 
     if arguments.checkpoint is not None and arguments.package.is_file():
-        return _fail(
-            f"tensorgraph: {arguments.package} is a file beside a checkpoint; allowed: a package, or one file", 2
-        )
+        return _fail(f"tensorgraph: {arguments.package} is a file, not the package of {arguments.checkpoint}", 2)
     if unknown := [name for name in arguments.only or () if name not in NAMES]:
         return _fail(f"tensorgraph: --only is {unknown[0]!r}; allowed: {', '.join(NAMES)}", 2)
     try:

@@ -215,8 +215,8 @@ class Broken:
     make: Callable[[Subject], Subject]
 
 
-_BY_INDEX = Broken("weights by the index of an atom, 1e-9", changed(_by_index))
-_BY_SIZE = Broken("a shift by the number of atoms, 1e-8 eV", changed(_by_size))
+_BY_INDEX = Broken("results that depend on the index of an atom, 1e-9", changed(_by_index))
+_BY_SIZE = Broken("energies and forces that depend on the number of atoms, 1e-8", changed(_by_size))
 _CHIRAL = Broken("a triple product of three vectors of an environment", added(_chirality))
 _ROUNDED = Broken("positions rounded to float32 before their differences", lambda s: RoundedSubject(s.package, s.model))
 _SINGULAR = Broken("NaN at distances below 0.05 Å", added(lambda g: g.of_atoms((g.distances - 0.05).sqrt() * g.smooth)))

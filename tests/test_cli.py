@@ -1,6 +1,7 @@
 """The command line: what goes to stdout, what to stderr, and with which exit status."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -14,8 +15,10 @@ from typing import NoReturn
 import pytest
 
 import tensorgraph
-from tensorgraph import cli
+from tensorgraph import battery, cli
 from tensorgraph.errors import BudgetError, CheckpointError, PackageError
+from tensorgraph.runtime.checkpoint import save_checkpoint
+from tensorgraph.runtime.loading import load_package
 from tensorgraph.spec import load_spec, spec_schema
 
 ROOT = Path(__file__).parents[1]
@@ -281,17 +284,79 @@ def test_the_command_in_the_header_rebuilds_the_package(tmp_path: Path) -> None:
 def test_verify_accepts_what_was_built_and_rejects_what_was_changed(tmp_path: Path) -> None:
     package = tmp_path / "flexible5"
     shutil.copytree(ROOT / "generated" / "flexible5", package, ignore=shutil.ignore_patterns("__pycache__"))
-    accepted = run("verify", package)
+    accepted = run("verify", package, "--only", "certificate", "--dtype", "float64")
     assert accepted.returncode == 0
-    assert accepted.stdout.count("ok") == 6
+    assert accepted.stdout.count("ok") == 7  # with the symmetry of the invariants
     manifest = json.loads((package / "manifest.json").read_text())
     manifest["basis"]["certificate"]["strata"][-1]["minor"]["value"] += 1
     (package / "manifest.json").write_text(json.dumps(manifest))
-    rejected = run("verify", package, "--json")
+    rejected = run("verify", package, "--only", "certificate", "--json")
     assert rejected.returncode == 1
     report = json.loads(rejected.stdout)
     assert not report["passed"]
     assert [check["passed"] for check in report["checks"]].count(False) == 1
+
+
+def test_verify_takes_a_package_with_a_checkpoint_or_a_checkpoint_alone(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package, weights = spec.parent / "small1", spec.parent / "model.safetensors"
+    assert cli.main(["build", str(spec), "--out", str(spec.parent)]) == 0
+    module = load_package(package)
+    save_checkpoint(module.Model(seed=5), module, weights)
+    capsys.readouterr()
+    rows = []
+    for call in ([package, weights], [weights]):
+        assert cli.main(["verify", *map(str, call), "--json", "--only", "atoms", "--dtype", "float32"]) == 0
+        captured = capsys.readouterr()
+        found = json.loads(captured.out)
+        assert (found["package"], found["checkpoint"], found["device"]) == (str(call[0]), str(weights), "cpu")
+        assert captured.err.startswith("verified in ")
+        rows.append(found["checks"])
+    assert rows[0] == rows[1]
+    assert [row["dtype"] for row in rows[0]] == ["float32", "float32"]
+
+
+def test_verify_fails_where_a_check_fails(
+    spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["build", str(spec), "--out", str(spec.parent)]) == 0
+    checks = (("atoms", lambda _subject: battery.Check("energies", math.nan, 1e-6, "eV", "H")),)
+    monkeypatch.setattr("tensorgraph.battery.battery.CHECKS", checks)
+    capsys.readouterr()
+    call = ["verify", str(spec.parent / "small1"), "--only", "atoms", "--dtype", "float64"]
+    assert cli.main([*call, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert not found["passed"]
+    assert found["checks"] == [
+        {"dtype": "float64", "name": "energies", "measured": "nan", "bound": 1e-6, "unit": "eV", "where": "H",
+         "passed": False, "skipped": False, "problems": ["H"]}
+    ]  # fmt: skip
+    assert cli.main(call) == 1
+    assert "WRONG" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--device", "abacus"], "tensorgraph: --device: device 'abacus' cannot be used"),
+        (["--only", "taste"], "tensorgraph: --only is 'taste'; allowed: certificate, rotation, "),
+        (["specs/hipnn.yaml"], "tensorgraph: specs/hipnn.yaml is not a safetensors file"),
+    ],
+)
+def test_wrong_calls_of_verify_are_one_line(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["verify", "generated/hipnn", *options]) == (1 if "yaml" in options[0] else 2)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(message)
+    assert captured.err.count("\n") == 1
+
+
+def test_verify_takes_one_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["verify", "README.md", "LICENSE"]) == 2
+    assert capsys.readouterr().err == "tensorgraph: README.md is a file, not the package of LICENSE\n"
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"name": "a1"}'])

@@ -22,7 +22,7 @@ Tell = Callable[[str], None]
 Checked = Check | tuple[Check, ...]
 
 CERTIFICATE = "certificate"
-CHECKS: tuple[tuple[str, Callable[[Subject], Checked]], ...] = (
+PHYSICS: tuple[tuple[str, Callable[[Subject], Checked]], ...] = (
     ("rotation", symmetry.check_rotation),
     ("reflection", symmetry.check_reflection),
     ("translation", symmetry.check_translation),
@@ -37,6 +37,9 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Checked]], ...] = (
     ("dimers", limits.check_dimers),
     ("drift", dynamics.check_drift),
 )
+"""What holds for the energy surface, whatever computes it."""
+
+CHECKS = PHYSICS
 """Of a model, in the order in which they run; the certificate of the package comes before them."""
 
 NO_NETWORK = "the package has no network; the spec needs one for this check"

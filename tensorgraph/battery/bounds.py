@@ -30,8 +30,9 @@ class Bound:
         return self.float64 if dtype == torch.float64 else self.float32
 
 
-_EXACT = "exact in theory: what is left is rounding, of displacements first (σ/r² of a sensitivity multiplies it)"
-_SLOPES = "differences are extrapolated to a step of zero: what is left is the rounding of energies over the step"
+_EXACT = "exact but for rounding, which the slope of a sensitivity, σ/r², multiplies"
+_SLOPES = "extrapolated to a step of zero: what is left is rounding, divided by the step"
+_SUMS = "no pair is shared; sums are rounded in another order"
 
 BOUNDS: Mapping[str, Bound] = {
     "invariants: rotation and reflection": Bound(1e-12, 1e-4, "", "exact in theory; relative to each one's largest"),
@@ -52,9 +53,9 @@ BOUNDS: Mapping[str, Bound] = {
     "cutoff: step of the energy": Bound(1e-10, 1e-3, "", "continuous in theory, as the cutoff function is"),
     "cutoff: step of the force": Bound(1e-7, 1e-3, "", "continuous in theory, as the cutoff function's slope is"),
     "cutoff: step of the force's slope": Bound(1.0, 1.0, "", "cos² has a step in its curvature: see `check_cutoff`"),
-    "pairs beyond the cutoff": Bound(1e-12, 1e-4, "", "they are multiplied by zero; sums are rounded in another order"),
-    "distant fragments": Bound(1e-12, 1e-4, "", "they share no pair; sums are rounded in another order"),
-    "structures of a batch": Bound(1e-12, 1e-4, "", "they share no pair; sums are rounded in another order"),
+    "pairs beyond the cutoff": Bound(1e-12, 1e-4, "", "multiplied by zero; sums are rounded in another order"),
+    "distant fragments": Bound(1e-12, 1e-4, "", _SUMS),
+    "structures of a batch": Bound(1e-12, 1e-4, "", _SUMS),
     "single atoms: forces and virials": Bound(0.0, 0.0, "eV/Å, eV", "without pairs there is nothing to add up"),
     "single atoms: energies": Bound(1e-12, 1e-5, "", "one for each species, wherever the atom is"),
     "dimers beyond the cutoff": Bound(1e-12, 1e-5, "", "the sum of two atoms"),

@@ -23,9 +23,9 @@ from tensorgraph.battery.subject import Subject
 from tensorgraph.runtime.derivatives import hessian
 
 LEVELS = 4
-LENGTHS = {torch.float64: 0.008, torch.float32: 0.03}
+LENGTHS = {torch.float64: 0.004, torch.float32: 0.03}
 """The largest step (Å): as small as a sensitivity asks for, in float32 as large as rounding asks for."""
-STRAINS = {torch.float64: 0.003, torch.float32: 0.02}
+STRAINS = {torch.float64: 0.0015, torch.float32: 0.02}
 """The largest strain: a few of its atoms' distances times it is a step in Å."""
 DIRECTIONS = 3  # random ones, of every structure
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))

@@ -30,11 +30,11 @@ def _structures(species: tuple[int, ...], cutoff: float, seed: int) -> dict[str,
         "dimer": make.molecule(2),
         "molecule": make.molecule(5),
         "large molecule": make.molecule(9),
-        "cluster": make.packed(6, PERIODIC[0], spread=1.5),
+        "cluster": make.packed(6, PERIODIC[0], spread=1.8),
         "wire": make.packed(2, PERIODIC[4]),
         "slab": make.packed(3, PERIODIC[3]),
         "small crystal": make.packed(2, PERIODIC[7]),
-        "large crystal": make.packed(8, PERIODIC[7], spread=1.6),
+        "large crystal": make.packed(8, PERIODIC[7], spread=1.8),
     }
 
 
@@ -82,10 +82,11 @@ class Maker:
             halves.append(half)
         return halves[0], halves[1], axis
 
-    def packed(self, n_atoms: int, pbc: tuple[bool, bool, bool], spread: float = 1.25) -> Atoms:
+    def packed(self, n_atoms: int, pbc: tuple[bool, bool, bool], spread: float = 1.6) -> Atoms:
         """Atoms at random in a triclinic cell, at least a bond apart, images included."""
         numbers = self.numbers(n_atoms)
-        length = spread * float(np.mean([self.bond(a, b) for a in numbers for b in numbers]))
+        bonds = [self.bond(a, b) for a in numbers for b in numbers]
+        length = spread * max(float(np.mean(bonds)), self.cutoff / 6)  # not thousands of images within a long cutoff
         edges = length * (n_atoms ** (1 / 3)) * self.random.uniform(0.9, 1.2, 3)
         cell = np.diag(edges) + 0.2 * length * self.random.uniform(-1, 1, (3, 3))
         longest = 1.0 + max(self.bond(a, b) for a in self.species for b in self.species)
