@@ -201,6 +201,16 @@ def test_half_a_library_is_never_loaded(writers: Writers) -> None:
     kill_many(writers, "library", 10, check)
 
 
+def test_libraries_that_were_abandoned_are_removed(writers: Writers) -> None:
+    folder = writers.folder / "libraries"
+    old, new = folder / "unfinished-old", folder / "unfinished-new"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    killed_writer.library_writer(writers.folder)(0)
+    assert sorted(left(folder, "kept.so", "kept.sha256")) == [new]
+
+
 def test_what_others_are_writing_is_left_alone(tmp_path: Path) -> None:
     """A file that is locked by its writer is not stale."""
     import fcntl
