@@ -8,7 +8,6 @@ import argparse
 import io
 import json
 import os
-import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import tensorgraph
+from tensorgraph.atomic import write_atomically
 from tensorgraph.errors import BudgetError, CheckpointError, MissingToolError, SpecError, TensorGraphError
 
 if TYPE_CHECKING:
@@ -279,19 +279,8 @@ def _refuse_all_but_files(path: Path) -> None:
 
 
 def _write_file(path: Path, text: str) -> None:
-    """Writes a file in one atomic step: a reader sees the earlier one or the whole new one, whatever fails."""
-    path = Path(os.path.realpath(path))  # a link stays a link
-    staging = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with staging.open("x", encoding="utf-8", newline="\n") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            staging.replace(path)
-        finally:
-            staging.unlink(missing_ok=True)
+        write_atomically(text.encode(), path)
     except OSError as error:
         raise TensorGraphError(f"cannot write {path}: {error.strerror or error}") from error
 

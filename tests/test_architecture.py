@@ -11,13 +11,13 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "tensorgraph"
 
 PIPELINE = (
-    "errors manifest spec graphs algebra basis program scalar layer emit compiler kernels report atlas cli".split()
-)
+    "errors atomic manifest spec graphs algebra basis program scalar layer emit compiler kernels report atlas cli"
+).split()
 """A module imports from those before it and from its own stage."""
 
 RUNTIME = {
-    "runtime": {"errors", "manifest"},
-    "potential": {"errors", "spec", "compiler", "emit", "runtime"},
+    "runtime": {"errors", "atomic", "manifest"},
+    "potential": {"errors", "atomic", "spec", "compiler", "emit", "runtime"},
     "hippynn": {"errors", "manifest", "spec", "graphs", "algebra", "potential", "runtime"},
     "battery": {"errors", "manifest", "basis", "runtime", "potential"},
     "calculator": {"errors", "runtime", "potential"},

@@ -89,7 +89,7 @@ def _fail(*_: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-@pytest.mark.parametrize("step", ["_write_files", "_put_in_place", "_sync_folder"])
+@pytest.mark.parametrize("step", ["_write_files", "_put_in_place", "sync_directory"])
 def test_a_failed_build_leaves_the_earlier_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     write_package(FIRST, tmp_path)
     before = snapshot(tmp_path)

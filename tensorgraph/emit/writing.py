@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 
+from tensorgraph.atomic import sync_directory
 from tensorgraph.errors import PackageError
 from tensorgraph.manifest import MANIFEST, read_manifest
 
@@ -157,7 +158,7 @@ def _write_files(package: PackageText, staging: Path) -> None:
             stream.flush()
             os.fsync(stream.fileno())
     for folder in sorted(folders, reverse=True):
-        _sync_folder(folder)
+        sync_directory(folder)
 
 
 def _put_in_place(staging: Path, target: Path) -> None:
@@ -166,7 +167,7 @@ def _put_in_place(staging: Path, target: Path) -> None:
         staging.rename(target)
     elif not _exchange(staging, target):
         _exchange_in_steps(staging, target)
-    _sync_folder(target.parent)
+    sync_directory(target.parent)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -198,14 +199,6 @@ def _remove_stale(out: Path, name: str) -> None:
             entry.rename(out / name)
         elif match:
             shutil.rmtree(entry, ignore_errors=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

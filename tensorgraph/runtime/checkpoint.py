@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from tensorgraph.atomic import write_atomically
 from tensorgraph.errors import CheckpointError
 from tensorgraph.manifest import read_manifest
 from tensorgraph.runtime.loading import package_directory
@@ -128,29 +128,6 @@ def _metadata(model: torch.nn.Module, package: ModuleType) -> dict[str, str]:
 def _canonical_json(spec: object) -> str:
     """The text whose SHA-256 is the digest of a spec; as YAML too, it reads as that spec."""
     return json.dumps(spec, sort_keys=True, separators=(",", ":"))
-
-
-def write_atomically(content: bytes, target: Path) -> None:
-    """Replace `target` by a file with this content, or leave it as it was; on the disk when this returns."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
-        written = Path(scratch) / target.name
-        with written.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(written, target)
-    _sync_directory(target.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Put the new name of a file on the disk too, where directories can be opened at all."""
-    if os.name == "posix":
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 @contextmanager
