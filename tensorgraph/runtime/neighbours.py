@@ -90,6 +90,8 @@ class Placed:
     """Whole cell vectors [n_atoms, 3], of the same dtype, that were taken off; 0 along directions not periodic."""
     cell: Tensor
     """Vectors [3, 3] in Å, those along directions that are not periodic as `completed_cell` makes them."""
+    inverse: Tensor
+    """Of the cell [3, 3], in 1/Å."""
     periodic: Flags
 
     @classmethod
@@ -97,12 +99,12 @@ class Placed:
         """Raises StructureError for positions and cells as `neighbour_pairs` does."""
         largest = LARGEST_LENGTH if positions.dtype == torch.float64 else LARGEST_SINGLE_LENGTH
         _check_positions(positions.detach(), largest, named)
-        completed = torch.from_numpy(_completed(cell.detach().cpu().double().numpy(), periodic, largest)).to(cell)
+        completed = _completed(cell.detach().cpu().double().numpy(), periodic, largest)
         is_periodic = torch.from_numpy(periodic).to(cell.device)
-        cell = torch.where(is_periodic.unsqueeze(1), cell, completed)
-        with torch.no_grad():
-            whole = torch.where(is_periodic, (positions @ torch.linalg.inv(cell)).floor(), 0.0)
-        return cls(positions - _combined(whole, cell), whole, cell, periodic)
+        cell = torch.where(is_periodic.unsqueeze(1), cell, torch.from_numpy(completed).to(cell))
+        inverse = torch.from_numpy(np.linalg.inv(completed)).to(cell)
+        whole = torch.where(is_periodic, (positions.detach() @ inverse).floor(), 0.0)
+        return cls(positions - _combined(whole, cell), whole, cell, inverse, periodic)
 
     @property
     def rounding(self) -> float:
