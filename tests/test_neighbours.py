@@ -146,8 +146,10 @@ def huge_cell(random: Random) -> Atoms:
 
 
 def skewed(random: Random) -> Atoms:
-    cell = np.diag(random.uniform(2, 5, 3)) + np.triu(random.integers(-12, 13, (3, 3)), 1) * random.uniform(0.5, 2)
-    return placed(random, turned(random, cell), 4)
+    """Its faces may be close to each other where the lattice has other vectors that are short and far from parallel."""
+    steps = np.eye(3) + np.triu(random.integers(-2, 3, (3, 3)), 1)
+    steps[0, 2] += random.choice([-50, -20, 0, 20, 50])
+    return placed(random, turned(random, steps @ np.diag(random.uniform(2, 5, 3))), 3)
 
 
 def far_outside(random: Random) -> Atoms:
@@ -220,6 +222,21 @@ def test_long_thin_cells_do_not_stop_the_process_nor_fill_its_memory() -> None:
     counts, memory = np.array([line.split() for line in run.stdout.splitlines()], dtype=int).T
     assert counts.tolist() == [2, 2, 4, 2, 5400, 0, 0, 5394, 5790]
     assert memory[-1] - memory[4] < 20_000  # kB, beyond what the atoms take where they are close
+
+
+@pytest.mark.parametrize("skew", [10, 1000, 10**6])
+@pytest.mark.parametrize("pbc", [(1, 1, 1), (1, 0, 1)])
+def test_skewed_cells_have_the_pairs_of_their_lattice(skew: int, pbc: tuple) -> None:
+    atoms = Atoms("C4", np.random.default_rng(skew).uniform(0, 4, (4, 3)), cell=[3.0, 3.5, 4.0], pbc=pbc)
+    other = atoms.copy()
+    other.cell[2] += skew * other.cell[0]
+    listed = []
+    for structure in (atoms, other):
+        pairs, displacements = neighbour_pairs(structure, 5.0)
+        listed.append(sorted(zip(*pairs.tolist(), np.round(displacements, 6).tolist(), strict=True)))
+    assert [row[:2] for row in listed[0]] == [row[:2] for row in listed[1]]
+    vectors = [[row[2] for row in rows] for rows in listed]
+    np.testing.assert_allclose(*vectors, rtol=0, atol=3e-6)
 
 
 @pytest.mark.parametrize("pbc", EVERY_PBC)

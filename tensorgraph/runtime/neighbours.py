@@ -15,10 +15,10 @@ from torch import Tensor
 
 from tensorgraph.errors import StructureError
 from tensorgraph.runtime.arguments import LARGEST_LENGTH, checked_cutoff
-from tensorgraph.runtime.search import Listed, close_pairs
+from tensorgraph.runtime.search import Listed, close_pairs, reduced
 
 SMALLEST_DISTANCE = 1e-3  # Å; atoms closer than this coincide, and the direction between them is undefined
-SMALLEST_HEIGHT = 0.1  # Å between opposite faces of the periodic cell; thinner ones have no end of images
+SMALLEST_HEIGHT = 0.1  # Å between opposite faces of the periodic lattice; thinner ones have no end of images
 LARGEST_SINGLE_LENGTH = 1e5  # Å; beyond it float32 is off by more than a hundredth of an Å
 ROUNDING = 1e-14  # of a search among positions, relative to the largest of them
 
@@ -90,6 +90,8 @@ class Placed:
     """Whole cell vectors [n_atoms, 3], of the same dtype, that were taken off; 0 along directions not periodic."""
     cell: Tensor
     """Vectors [3, 3] in Å, those along directions that are not periodic as `completed_cell` makes them."""
+    inverse: Tensor
+    """Of the cell [3, 3], in 1/Å."""
     periodic: Flags
 
     @classmethod
@@ -97,12 +99,12 @@ class Placed:
         """Raises StructureError for positions and cells as `neighbour_pairs` does."""
         largest = LARGEST_LENGTH if positions.dtype == torch.float64 else LARGEST_SINGLE_LENGTH
         _check_positions(positions.detach(), largest, named)
-        completed = torch.from_numpy(_completed(cell.detach().cpu().double().numpy(), periodic, largest)).to(cell)
+        completed = _completed(cell.detach().cpu().double().numpy(), periodic, largest)
         is_periodic = torch.from_numpy(periodic).to(cell.device)
-        cell = torch.where(is_periodic.unsqueeze(1), cell, completed)
-        with torch.no_grad():
-            whole = torch.where(is_periodic, (positions @ torch.linalg.inv(cell)).floor(), 0.0)
-        return cls(positions - _combined(whole, cell), whole, cell, periodic)
+        cell = torch.where(is_periodic.unsqueeze(1), cell, torch.from_numpy(completed).to(cell))
+        inverse = torch.from_numpy(np.linalg.inv(completed)).to(cell)
+        whole = torch.where(is_periodic, (positions.detach() @ inverse).floor(), 0.0)
+        return cls(positions - _combined(whole, cell), whole, cell, inverse, periodic)
 
     @property
     def rounding(self) -> float:
@@ -179,24 +181,28 @@ def _completed(cell: Floats, periodic: Flags, largest: float) -> Floats:
     if not (np.abs(cell[periodic]) <= largest).all():
         reason = f"beyond {largest:g} Å" if np.isfinite(cell[periodic]).all() else "not finite"
         raise StructureError(f"the cell has periodic vectors that are {reason}")
-    rotation, heights, directions = np.linalg.svd(cell[periodic])
-    n_periodic = int(periodic.sum())
-    if n_periodic and _smallest_height(rotation, heights) < SMALLEST_HEIGHT:
+    _, singular, directions = np.linalg.svd(cell[periodic])
+    completed = cell.copy()
+    completed[~periodic] = directions[len(singular) :]
+    if periodic.any() and _smallest_height(completed, periodic, singular) < SMALLEST_HEIGHT:
         lengths = ", ".join(f"{length:.3g}" for length in np.linalg.norm(cell[periodic], axis=1))
         raise StructureError(
             f"the cell is singular in its periodic directions (lengths {lengths} Å, smallest singular value "
-            f"{heights.min():.3g} Å): opposite faces must be {SMALLEST_HEIGHT} Å apart"
+            f"{singular.min():.3g} Å): opposite faces must be {SMALLEST_HEIGHT} Å apart"
         )
-    completed = cell.copy()
-    completed[~periodic] = directions[n_periodic:]
     return completed
 
 
-def _smallest_height(rotation: Floats, singular: Floats) -> float:
-    """The smallest distance (Å) of opposite faces of a cell, of its singular value decomposition; 0 if it is flat."""
+def _smallest_height(cell: Floats, periodic: Flags, singular: Floats) -> float:
+    """The smallest distance (Å) of opposite faces along periodic directions, given singular values; 0 if flat.
+
+    A skewed cell may be thin where its lattice, with other vectors, is not.
+    """
     if singular.min() <= 3 * np.finfo(np.float64).eps * singular.max():
         return 0.0
-    return float(1 / np.linalg.norm(rotation / singular, axis=1).max())
+    if singular.min() >= SMALLEST_HEIGHT:  # heights are at least that
+        return float(singular.min())
+    return float(1 / np.linalg.norm(np.linalg.inv(reduced(cell, periodic)[0]), axis=0)[periodic].max())
 
 
 def species_name(number: int) -> str:

@@ -43,7 +43,7 @@ def close_pairs(positions: Tensor, cell: Floats, periodic: Flags, reach: float) 
     """
     if not len(positions):
         return positions.new_zeros((2, 0), dtype=torch.int64), positions.new_zeros((0, 3), dtype=torch.int64)
-    lattice, steps = _reduced(cell, periodic)
+    lattice, steps = reduced(cell, periodic)
     whole = None
     if steps is not None:
         whole = (positions @ _tensor(np.linalg.inv(lattice), positions)).floor()
@@ -63,7 +63,7 @@ def _tensor(array: NDArray[np.generic], like: Tensor) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).to(like.device)
 
 
-def _reduced(cell: Floats, periodic: Flags) -> tuple[Floats, NDArray[np.int64] | None]:
+def reduced(cell: Floats, periodic: Flags) -> tuple[Floats, NDArray[np.int64] | None]:
     """Lattice vectors that are short, and what they are in those of the cell [3, 3]; None where the cell's stay.
 
     The images within reach of a skewed cell are few among many that must be tried.

@@ -46,7 +46,7 @@ class _Structure:
         steps = self.positions - other.positions
         whole = torch.zeros_like(steps)
         if self.periodic.any() and 2 * _largest(steps) > skin:  # atoms may have been wrapped
-            whole = (steps @ torch.linalg.inv(self.placed.cell)).round()
+            whole = (steps @ self.placed.inverse).round()
             whole[:, torch.from_numpy(~self.periodic)] = 0
             steps = steps - whole @ self.placed.cell
         farthest = float(steps.square().sum(dim=1).max()) ** 0.5 if len(steps) else 0.0
