@@ -19,6 +19,7 @@ RUNTIME = {
     "runtime": {"errors", "manifest"},
     "potential": {"errors", "spec", "compiler", "emit", "runtime"},
     "hippynn": {"errors", "manifest", "spec", "graphs", "algebra", "potential", "runtime"},
+    "battery": {"errors", "manifest", "basis", "runtime", "potential"},
     "calculator": {"errors", "runtime", "potential"},
     "committee": {"calculator", "runtime"},
     "torch_sim": {"runtime", "calculator"},
@@ -26,10 +27,10 @@ RUNTIME = {
 }
 """What needs torch or ASE stands beside the pipeline: what it may import."""
 
-COMMANDS = {"hippynn"}
+COMMANDS = {"battery", "hippynn", "runtime"}
 """What the command line imports of it, each inside the function of its command."""
 
-PROGRAMS = {"kernels/worker.py": {"triton"}}
+PROGRAMS = {"kernels/worker.py": {"triton"}, "battery/interpreter.py": {"torch", "safetensors"}}
 """What runs in an interpreter of its own, imported by nothing: what it may import besides the standard library."""
 
 HEAVY = {"torch", "torch_sim", "triton", "ase", "vesin", "matplotlib", "safetensors", "hippynn"}

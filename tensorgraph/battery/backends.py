@@ -1,0 +1,143 @@
+"""Agreement of all that can run a model: in energies, forces, virials, and gradients with respect to weights.
+
+Programs (C, Triton, and plain PyTorch in float32) are compared with plain PyTorch in float64, of the same weights: what
+is measured is one's own error, and neither is hidden by the other's rounding. Recorded models (compiled, traced,
+exported, reloaded) run the same programs in another order at most, so that they are compared with the model as it is.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+
+from tensorgraph.battery import recording
+from tensorgraph.battery.check import Check, worst
+from tensorgraph.battery.interpreted import interpreted_kernels
+from tensorgraph.battery.subject import Subject
+from tensorgraph.battery.switching import c_programs
+from tensorgraph.battery.training import Problem, Results, deviations, problem, trainable
+from tensorgraph.errors import one_line
+
+BOUNDS = {
+    "programs": {torch.float64: 1e-11, torch.float32: 1e-3},
+    "recorded": {torch.float64: 1e-12, torch.float32: 1e-4},
+}
+"""Of deviations relative to the largest element of a result, by dtype of the model: rounding, and what it grows to."""
+
+SIZES = (6, 1, 5)
+"""Atoms of the structures; one has no neighbours."""
+
+FEW = (3, 1)
+"""The same for an interpreter."""
+
+SECONDS = 60.0
+"""What the interpreter may take; far above what it takes for the committed packages."""
+
+NONE_AT_ALL = "the model runs no program of its package"
+NONE_IN_C = "no program in C runs here: TENSORGRAPH_CPU=pytorch, or no C compiler"
+
+CPU = torch.device("cpu")
+
+
+def check_backends(subject: Subject) -> tuple[Check, ...]:
+    """One check of each backend: programs first, then ways of recording; the worst result of each, relative.
+
+    While it runs, other threads must not use packages of the same spec, nor PyTorch's compiler. The model has to be a
+    torch module that can be copied and called. What a backend raises fails its check, and is in `where`.
+    """
+    given = problem(subject, SIZES)
+    with trainable(given.model):
+        return (*_programs(subject, given), *_recorded(given))
+
+
+def _programs(subject: Subject, given: Problem) -> Iterator[Check]:
+    exact = given.exact()
+    interaction = exact.interaction()
+    with c_programs(subject.package, allowed=False):
+        expected = exact.results()
+    bound = BOUNDS["programs"][subject.dtype]
+
+    def compared(name: str, run: Callable[[], Results]) -> Check:
+        return _compared(name, run, expected, interaction, bound)
+
+    on_cpu = given.converted(CPU, subject.dtype)
+    if subject.dtype != torch.float64:
+        with c_programs(subject.package, allowed=False):
+            yield compared("backend: plain PyTorch", on_cpu.results)
+    with c_programs(subject.package) as ran:
+        check = compared("backend: programs in C", on_cpu.results)
+    yield check if ran.compiled else _skipped(check.name, NONE_IN_C if ran.programs else NONE_AT_ALL)
+    name = "backend: Triton kernels"
+    if importlib.util.find_spec("triton") is None:
+        yield _skipped(name, "triton is not installed")
+    elif subject.device.type == "cuda":
+        yield compared(name, given.results)
+    else:
+        yield _interpreted(f"{name}, interpreted", subject)
+
+
+def _interpreted(name: str, subject: Subject) -> Check:
+    given = _heard_by_one(problem(subject, FEW))
+    exact = given.exact()
+    with c_programs(subject.package, allowed=False):
+        expected = exact.results()
+
+    def run() -> Results:
+        with interpreted_kernels(subject.package, SECONDS) as interpreter:
+            found = given.results()
+        if not interpreter.calls:
+            raise RuntimeError(NONE_AT_ALL)
+        return found
+
+    return _compared(name, run, expected, exact.interaction(), BOUNDS["programs"][subject.dtype])
+
+
+def _heard_by_one(given: Problem) -> Problem:
+    """Of all pairs those of the first central atom: the interpreter takes a second or more for each atom with pairs.
+
+    Backends have to agree on any list of pairs, and one atom with several neighbours takes every kernel's every line.
+    """
+    batch = given.batch
+    kept = batch.pairs[0] == 0
+    return Problem(given.model, replace(batch, pairs=batch.pairs[:, kept], displacements=batch.displacements[kept]))
+
+
+def _recorded(given: Problem) -> Iterator[Check]:
+    expected, interaction = given.results(), given.interaction()
+    bound = BOUNDS["recorded"][given.batch.displacements.dtype]
+    yield _compared("backend: torch.compile", lambda: recording.compiled(given), expected, interaction, bound)
+    yield _compared("backend: make_fx", lambda: recording.traced(given), expected, interaction, bound)
+    saved: list[Results] = []
+
+    def exported() -> Results:
+        found, reloaded = recording.exported(given)
+        saved.append(reloaded)
+        return found
+
+    def again() -> Results:
+        if not saved:
+            raise RuntimeError("there is nothing to save: it cannot be exported")
+        return saved[0]
+
+    yield _compared("backend: torch.export", exported, expected, interaction, bound)
+    yield _compared("backend: exported, saved and reloaded", again, expected, interaction, bound)
+
+
+def _compared(name: str, run: Callable[[], Results], expected: Results, interaction: float, bound: float) -> Check:
+    """Whatever a backend raises is what is wrong with it."""
+    try:
+        found = run()
+    except Exception as error:
+        return Check(name, float("inf"), bound, "", one_line(f"{type(error).__name__}: {_first_line(error)}"))
+    return worst(name, deviations(found, expected, interaction), bound)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "no message")
+
+
+def _skipped(name: str, reason: str) -> Check:
+    return Check(name, None, None, "", f"skipped: {reason}")
