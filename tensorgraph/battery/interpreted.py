@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -29,7 +30,6 @@ class Interpreter:
     def __init__(self, process: subprocess.Popen[str], exchange: Path, complaints: Path) -> None:
         self._process, self._exchange, self._complaints = process, exchange, complaints
         self.expired = False
-        self.calls = 0
 
     def run(self, module: str, function: str, arguments: tuple[Any, ...]) -> Any:
         """What a function of a module of kernels gives. Raises RuntimeError where there is no answer."""
@@ -38,7 +38,6 @@ class Interpreter:
         save_file(tensors, self._exchange / "request.safetensors")
         count = self._ask(json.dumps(request))
         answer = load_file(self._exchange / "answer.safetensors")
-        self.calls += 1
         return answer["0"] if count == 1 else tuple(answer[str(k)] for k in range(count))
 
     def _ask(self, line: str) -> int:
@@ -50,11 +49,13 @@ class Interpreter:
         except BrokenPipeError:
             answer = ""
         if not answer:
-            raise RuntimeError("triton's interpreter took too long" if self.expired else self._last_words())
+            raise RuntimeError(self._last_words())
         return int(json.loads(answer))
 
     def _last_words(self) -> str:
         self._process.wait()
+        if self.expired:
+            return "triton's interpreter was stopped at the time limit"
         lines = self._complaints.read_text(errors="replace").strip().splitlines()
         return f"triton's interpreter ended: {lines[-1] if lines else f'status {self._process.returncode}'}"
 
@@ -115,5 +116,6 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.kill()
     process.wait()
     for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
+        assert pipe is not None
+        with contextlib.suppress(BrokenPipeError):  # of a request that nobody has read
             pipe.close()

@@ -80,7 +80,7 @@ class Problem:
         numbers, pairs, displacements, structure, n_structures, cutoff = self.batch.inputs
         around = self.model.energy_and_forces(numbers, pairs, displacements, structure, n_structures, cutoff)
         alone = self.model.energy_and_forces(numbers, pairs[:, :0], displacements[:0], structure, n_structures, cutoff)
-        return float((around.energies - alone.energies).abs().max()) if len(numbers) else 0.0
+        return _largest(around.energies - alone.energies)
 
 
 def _loss(energy: Tensor, forces: Tensor) -> Tensor:
