@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from tensorgraph.battery.check import Check, worst
 from tensorgraph.battery.subject import Subject
-from tensorgraph.battery.switching import Dispatch, programs_by
+from tensorgraph.battery.switching import Dispatch, c_programs, programs_by
 from tensorgraph.battery.training import Problem, deviations, problem, trainable
 
 REPEATS = 3
@@ -20,7 +19,7 @@ THREADS = (1, 2, 3)
 ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-4}
 """Of the whole model over numbers of threads, relative: PyTorch's products of matrices share their sums among threads.
 
-Programs have no such bound: each of their sums is taken by one thread in one order.
+Programs in C have no such bound: each of their sums is taken by one thread in one order.
 """
 
 ROWS = 8192
@@ -33,7 +32,7 @@ FEWEST, MOST = 27, 125
 def check_determinism(subject: Subject) -> tuple[Check, ...]:
     """Values and gradients with respect to weights: over repeats, and with 1, 2 and 3 threads.
 
-    Repeats and the programs of the package have to give equal numbers, the whole model numbers that are equal to
+    Repeats and the package's programs in C have to give equal numbers, the whole model numbers that are equal to
     rounding. Threads are of a CPU: on another device these two checks are skipped. The number of threads is put back.
     """
     given = problem(subject, (_atoms(subject), 1, 2))
@@ -59,14 +58,10 @@ def _repeats(given: Problem) -> Check:
 
 
 def _model(title: str, subject: Subject, given: Problem) -> Check:
-    found = []
-    with _threads_put_back():
-        for count in THREADS:
-            torch.set_num_threads(count)
-            found.append(given.results())
+    first, *others = _over_threads(given.results)
     interaction = given.interaction()
-    others = [deviations(other, found[0], interaction) for other in found[1:]]
-    return worst(title, _largest(others), ROUNDING[subject.dtype])
+    found = [deviations(other, first, interaction) for other in others]
+    return worst(title, _largest(found), ROUNDING[subject.dtype])
 
 
 def _programs(title: str, subject: Subject, given: Problem) -> Check:
@@ -75,51 +70,42 @@ def _programs(title: str, subject: Subject, given: Problem) -> Check:
 
     def stand_in(dispatch: Dispatch) -> Dispatch:
         def run(name: str, kernels: str, *others: Any) -> Any:
-            with _threads_put_back():
-                results = [_with_threads(count, dispatch, name, kernels, *others) for count in THREADS]
+            first, *again = _over_threads(lambda: dispatch(name, kernels, *others))
             key = f"{name} of {kernels.removesuffix('_triton')}"
-            found[key] = max(found.get(key, 0.0), *(_difference(results[0], other) for other in results[1:]))
-            return results[0]
+            found[key] = _greatest([found.get(key, 0.0), *(_difference(first, other) for other in again)])
+            return first
 
         return run
 
-    with programs_by(subject.package, stand_in):
+    with c_programs(subject.package) as ran, programs_by(subject.package, stand_in):
         given.results()
-    if not found:
-        return Check(title, None, None, "", "skipped: the model runs no program of its package")
-    return worst(title, found, 0.0)
+    return worst(title, found, 0.0) if ran.compiled else Check(title, None, None, "", f"skipped: {ran.why_not}")
 
 
-def _with_threads(count: int, dispatch: Any, *arguments: Any) -> Any:
-    torch.set_num_threads(count)
-    return dispatch(*arguments)
+def _over_threads(function: Callable[[], Any]) -> list[Any]:
+    """What the function gives with each number of threads, which is put back afterwards."""
+    before, found = torch.get_num_threads(), []
+    try:
+        for count in THREADS:
+            torch.set_num_threads(count)
+            found.append(function())
+    finally:
+        torch.set_num_threads(before)
+    return found
 
 
 def _difference(first: Any, other: Any) -> float:
-    """The largest, relative to the largest element of the result; where only NaN differs from itself, infinite."""
-    pairs = [(first, other)] if isinstance(first, Tensor) else list(zip(first, other, strict=True))
-    return max(float("inf") if _unlike(a, b) else _relative(a, b) for a, b in pairs)
-
-
-def _unlike(first: Tensor, other: Tensor) -> bool:
-    return first.shape != other.shape or bool((first - other).isnan().any())
-
-
-def _relative(first: Tensor, other: Tensor) -> float:
-    if torch.equal(first, other):
-        return 0.0
-    return float((first - other).abs().max() / first.abs().max())
+    """The largest of a program's results, each relative to its largest element; NaN propagates."""
+    if isinstance(first, Tensor):
+        return 0.0 if torch.equal(first, other) else float((first - other).abs().max() / first.abs().max())
+    return _greatest([_difference(a, b) for a, b in zip(first, other, strict=True)])
 
 
 def _largest(found: list[dict[str, float]]) -> dict[str, float]:
-    """By result; NaN propagates."""
-    return {name: max((each[name] for each in found), key=lambda x: (x != x, x)) for name in found[0]}
+    """By result."""
+    return {name: _greatest([each[name] for each in found]) for name in found[0]}
 
 
-@contextmanager
-def _threads_put_back() -> Iterator[None]:
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _greatest(values: list[float]) -> float:
+    """The largest of numbers, above all of which NaN counts."""
+    return max(values, key=lambda value: (value != value, value))

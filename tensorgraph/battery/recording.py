@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from tensorgraph.battery.training import Problem, Results, Step, Values
 
@@ -82,18 +83,23 @@ class _Energies(torch.nn.Module):
         return found.energy, found.energies
 
 
-def exported(problem: Problem) -> tuple[Results, Results]:
-    """By `torch.export` of energies, with forces as derivatives outside of the graph; and that saved and loaded.
-
-    The file is our own, in a temporary folder.
-    """
+def export(problem: Problem) -> ExportedProgram:
+    """By `torch.export`: the model's energies, with all but the displacements as constants."""
     with _quiet():
-        program = torch.export.export(_Energies(problem), (problem.batch.displacements,))
-        with tempfile.TemporaryDirectory(prefix="tensorgraph-") as folder:
-            file = Path(folder, "model.pt2")
-            torch.export.save(program, file)
-            again = torch.export.load(file)
-        return _of_exported(problem, program.module()), _of_exported(problem, again.module())
+        return torch.export.export(_Energies(problem), (problem.batch.displacements,))
+
+
+def exported(problem: Problem, program: ExportedProgram) -> Results:
+    """What an exported program gives, with forces as derivatives outside of the graph."""
+    return _of_exported(problem, program.module())
+
+
+def reloaded(problem: Problem, program: ExportedProgram) -> Results:
+    """The same of the program as it comes back from a file of our own, in a temporary folder."""
+    with _quiet(), tempfile.TemporaryDirectory(prefix="tensorgraph-") as folder:
+        file = Path(folder, "model.pt2")
+        torch.export.save(program, file)
+        return _of_exported(problem, torch.export.load(file).module())
 
 
 def _of_exported(problem: Problem, energies: torch.nn.Module) -> Results:

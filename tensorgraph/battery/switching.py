@@ -34,6 +34,13 @@ class Ran:
         """Whether any did."""
         return any(self.programs.values())
 
+    @property
+    def why_not(self) -> str:
+        """Where none did."""
+        if not self.programs:
+            return "the model runs no program of its package"
+        return "no program in C runs here: TENSORGRAPH_CPU=pytorch, or no C compiler"
+
 
 @contextmanager
 def c_programs(package: ModuleType, allowed: bool = True) -> Iterator[Ran]:
