@@ -30,7 +30,7 @@ RUNTIME = {
 COMMANDS = {"battery", "hippynn", "potential", "runtime"}
 """What the command line imports of it, each inside the function of its command."""
 
-PROGRAMS = {"kernels/worker.py": {"triton"}}
+PROGRAMS = {"kernels/worker.py": {"triton"}, "battery/interpreter.py": {"torch", "safetensors"}}
 """What runs in an interpreter of its own, imported by nothing: what it may import besides the standard library."""
 
 HEAVY = {"torch", "torch_sim", "triton", "ase", "vesin", "matplotlib", "safetensors", "hippynn"}

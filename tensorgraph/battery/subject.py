@@ -21,7 +21,8 @@ class Subject:
     """A potential under test.
 
     `model` is a `Model` of `package` or whatever answers to `energy_and_forces`, `dtype` and `species` as it does:
-    checks ask nothing else of it, so that the tests can give them one that is broken.
+    checks ask nothing else of it, so that the tests can give them one that is broken. Those of backends, precision and
+    determinism also need a torch module, for its weights and to convert a copy of it.
     """
 
     package: ModuleType

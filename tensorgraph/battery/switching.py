@@ -1,0 +1,85 @@
+"""Which programs run behind a package's operators: those in C, plain PyTorch, or what stands in for them.
+
+Equal packages share their operators: those of the one that was imported first. So every imported copy is switched, for
+the whole process, until the context ends.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+Dispatch = Callable[[str, str, ModuleType, tuple[Any, ...], Callable[[], Any]], Any]
+"""What runs a program: see `dispatch` in the module `operators` of a package."""
+
+
+@dataclass
+class Ran:
+    """Which programs were asked for, and whether each of them ran compiled."""
+
+    programs: dict[str, bool] = field(default_factory=dict)
+
+    def note(self, source: str, name: str, compiled: bool) -> None:
+        """A call of the program `name` in the file `source`."""
+        key = f"{name} of {source}"
+        self.programs[key] = compiled and self.programs.get(key, True)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether any did."""
+        return any(self.programs.values())
+
+    @property
+    def why_not(self) -> str:
+        """Where none did."""
+        if not self.programs:
+            return "the model runs no program of its package"
+        return "no program in C runs here: TENSORGRAPH_CPU=pytorch, or no C compiler"
+
+
+@contextmanager
+def c_programs(package: ModuleType, allowed: bool = True) -> Iterator[Ran]:
+    """The programs in C, as far as there are any; plain PyTorch in their place where they are not allowed."""
+    ran = Ran()
+
+    def noting(run: Callable[..., bool]) -> Callable[..., bool]:
+        def noted(source: str, name: str, *arguments: Any, **macros: int) -> bool:
+            compiled = allowed and run(source, name, *arguments, **macros)
+            ran.note(source, name, compiled)
+            return compiled
+
+        return noted
+
+    with ExitStack() as stack:
+        for copy in _copies(package):
+            native = sys.modules[f"{copy}.native"]
+            stack.enter_context(patch.object(native, "run", noting(native.run)))
+        yield ran
+
+
+@contextmanager
+def programs_by(package: ModuleType, stand_in: Callable[[Dispatch], Dispatch]) -> Iterator[None]:
+    """What the stand-in makes of the package's own `dispatch` runs all programs."""
+    with ExitStack() as stack:
+        for copy in _copies(package):
+            for name, module in list(sys.modules.items()):
+                if name.startswith(f"{copy}.") and name != f"{copy}.operators" and hasattr(module, "dispatch"):
+                    stack.enter_context(patch.object(module, "dispatch", stand_in(module.dispatch)))
+        yield
+
+
+def _copies(package: ModuleType) -> list[str]:
+    """The names under which packages of the same spec are imported."""
+    digest, suffix = package.architecture.SPEC_DIGEST, ".architecture"
+    return [
+        name.removesuffix(suffix)
+        for name, module in list(sys.modules.items())
+        if name.endswith(suffix)
+        and getattr(module, "SPEC_DIGEST", None) == digest
+        and name.removesuffix(suffix) + ".native" in sys.modules
+    ]
