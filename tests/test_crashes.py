@@ -104,8 +104,8 @@ def kill_many(writers: Writers, job: str, times: int, check: Callable[[int, int]
         written += writers.kill_one(job, longest)
         last = writers.completed()
         interrupted += check(last, last + 1)
-    assert interrupted
-    assert written
+    assert interrupted, "no kill came in the middle of a write"
+    assert written, "no kill came after a write"
 
 
 def left(folder: Path, *wanted: str) -> list[Path]:
