@@ -41,6 +41,10 @@ MACHINE_FLAGS = (("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("
 # Most programs take seconds, the longest a minute.
 COMPILE_SECONDS = 300
 
+# Libraries that are being put in the cache, and the age at which nobody is still writing them.
+UNFINISHED = "unfinished-"
+ABANDONED_SECONDS = 3600
+
 # Where to look, after the one for temporary files, for a folder from which libraries can be loaded.
 OTHER_FOLDERS = ("/var/tmp", "/dev/shm")
 
@@ -198,8 +202,9 @@ def _complaint(said: str, status: int) -> str:
 def _keep(new: Path, path: Path) -> None:
     """Puts a library and its checksum in their place, each in one atomic step; in between they do not agree."""
     content = new.read_bytes()
+    _remove_abandoned(path.parent)
     for kept, data in ((_checksum_file(path), hashlib.sha256(content).hexdigest().encode()), (path, content)):
-        handle, unfinished = tempfile.mkstemp(dir=path.parent)
+        handle, unfinished = tempfile.mkstemp(prefix=UNFINISHED, dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -208,6 +213,14 @@ def _keep(new: Path, path: Path) -> None:
             os.replace(unfinished, kept)
         finally:
             Path(unfinished).unlink(missing_ok=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """What killed processes left: no other takes this long to write a file."""
+    for left in folder.glob(f"{UNFINISHED}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                left.unlink()
 
 
 @contextlib.contextmanager
