@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from tensorgraph import cli
 from tensorgraph.battery import (
+    NAMES,
     PHYSICS,
     Check,
     Subject,
@@ -232,4 +233,6 @@ def test_a_package_without_a_network_is_checked_as_far_as_it_goes(
 
 
 def test_the_docs_show_the_bounds_and_what_is_rejected() -> None:
-    assert table() in (ROOT / "docs" / "verify.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "verify.md").read_text(encoding="utf-8")
+    assert table() in page
+    assert all(f"**{name}" in page or f", {name}" in page for name in NAMES)

@@ -40,7 +40,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         atoms.calc = SinglePointCalculator(atoms, **labels)
     write(tmp_path / "train.xyz", frames)
     hiphop4 = package("hiphop4")
-    save_checkpoint(hiphop4.Model(seed=0), hiphop4, tmp_path / "model.safetensors")
+    for name in ("model", "ethanol"):
+        save_checkpoint(hiphop4.Model(seed=0), hiphop4, tmp_path / f"{name}.safetensors")
     gold = load_package(write_package(compile_spec(load_spec(ROOT / "specs" / "gold.yaml")).package, tmp_path))
     (tmp_path / "build" / "gold").mkdir(parents=True)
     save_checkpoint(gold.Model(seed=0), gold, tmp_path / "build" / "gold" / "model.safetensors")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tensorgraph.battery import derivatives, dynamics, limits, symmetry
+from tensorgraph.battery import backends, derivatives, determinism, dynamics, limits, precision, symmetry
 from tensorgraph.battery.certificate import check_certificate, check_invariants
 from tensorgraph.battery.check import Check
 from tensorgraph.battery.subject import Subject, subject_of
@@ -39,7 +39,15 @@ PHYSICS: tuple[tuple[str, Callable[[Subject], Checked]], ...] = (
 )
 """What holds for the energy surface, whatever computes it."""
 
-CHECKS = PHYSICS
+MACHINERY: tuple[tuple[str, Callable[[Subject], Checked]], ...] = (
+    ("programs", backends.check_programs),
+    ("recorded", backends.check_recorded),
+    ("precision", precision.check_precision),
+    ("determinism", determinism.check_determinism),
+)
+"""What holds for everything that computes it: backends, precisions, repeats and threads."""
+
+CHECKS = (*PHYSICS, *MACHINERY)
 """Of a model, in the order in which they run; the certificate of the package comes before them."""
 
 NO_NETWORK = "the package has no network; the spec needs one for this check"

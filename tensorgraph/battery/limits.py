@@ -164,8 +164,12 @@ def _difference(found: Prediction, expected: Prediction, size: Scales) -> float:
 
 
 def check_single_atoms(subject: Subject) -> tuple[Check, ...]:
-    """An atom alone has no force and no virial, and one energy for its species: in a large periodic cell too."""
+    """An atom alone has no force and no virial, and one energy for its species: in a large periodic cell too.
+
+    Energies are relative to the largest of them, for one may cancel to almost nothing.
+    """
     alone = single_atoms(subject)
+    size = max(LEAST_ENERGY, *(abs(one.energy) for one in alone.values()))
     side = 2.1 * subject.cutoff
     boxed = [Atoms([number], [[0.3, 0.2, 0.1]], cell=[side] * 3, pbc=True) for number in alone]
     slopes: dict[str, float] = {}
@@ -173,7 +177,6 @@ def check_single_atoms(subject: Subject) -> tuple[Check, ...]:
     for (number, one), other in zip(alone.items(), predictions(subject, boxed), strict=True):
         name = chemical_symbols[number]
         slopes[name] = float(np.max([largest(x) for x in (one.forces, one.virial, other.forces, other.virial)]))
-        size = max(abs(one.energy), LEAST_ENERGY)
         energies[name] = float(np.max(np.abs([other.energy - one.energy, one.energies[0] - one.energy]))) / size
     return (
         judged(subject, "single atoms: forces and virials", slopes),
@@ -182,15 +185,18 @@ def check_single_atoms(subject: Subject) -> tuple[Check, ...]:
 
 
 def check_dimers(subject: Subject) -> tuple[Check, ...]:
-    """A dimer just beyond the cutoff and further is two atoms; a close one is finite, or refused by a ValueError."""
+    """A dimer just beyond the cutoff and further is two atoms; a close one is finite, or refused by a ValueError.
+
+    Energies are relative to the largest of a single atom, for one may cancel to almost nothing.
+    """
     alone = {chemical_symbols[number]: one.energy for number, one in single_atoms(subject).items()}
+    size = max(LEAST_ENERGY, *map(abs, alone.values()))
     far: dict[str, list[float]] = {}
     close: dict[str, float] = {}
     for first, second in _species_pairs(subject):
         name = f"{first}-{second}"
         dimers = [Atoms([first, second], [[0, 0, 0], [0, 0, d * subject.cutoff]]) for d in (1.00001, 1.2, 3)]
         separate = alone[first] + alone[second]
-        size = max(abs(alone[first]) + abs(alone[second]), LEAST_ENERGY)
         found = predictions(subject, dimers)
         far[name] = [abs(one.energy - separate) / size + largest(one.forces) + largest(one.virial) for one in found]
         close[name] = sum(not _is_sound(subject, Atoms([first, second], [[0, 0, 0], [0, d, 0]])) for d in CLOSE)

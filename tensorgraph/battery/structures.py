@@ -83,7 +83,7 @@ class Maker:
         return halves[0], halves[1], axis
 
     def packed(self, n_atoms: int, pbc: tuple[bool, bool, bool], spread: float = 1.6) -> Atoms:
-        """Atoms at random in a triclinic cell, at least a bond apart, images included."""
+        """Atoms at random in a triclinic cell, at least a bond apart, images included, and some within the cutoff."""
         numbers = self.numbers(n_atoms)
         bonds = [self.bond(a, b) for a in numbers for b in numbers]
         length = spread * max(float(np.mean(bonds)), self.cutoff / 6)  # not thousands of images within a long cutoff
@@ -96,7 +96,9 @@ class Maker:
             (first, second), displacements = neighbour_pairs(atoms, longest)
             pairs = zip(displacements, atoms.numbers[first], atoms.numbers[second], strict=True)
             if all(self._apart(d, int(a), int(b), wanted) for d, a, b in pairs):
-                return self._clear(atoms)
+                clear = self._clear(atoms)
+                if len(neighbour_pairs(clear, self.cutoff)[1]):  # without pairs it would test nothing
+                    return clear
             wanted *= 0.99
 
     def _clear(self, atoms: Atoms) -> Atoms:
