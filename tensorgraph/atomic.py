@@ -5,19 +5,24 @@ so that the next writer of the same file knows what a killed one left, and remov
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
 import secrets
+import stat
 from pathlib import Path
 
 
 def write_atomically(content: bytes, target: Path) -> None:
     """Replace `target` by a file with this content, or leave it as it was; on the disk when this returns.
 
-    A link stays a link: the file that it leads to is replaced. Raises OSError where `target` cannot be written.
+    A link stays a link: the file that it leads to is replaced, and an earlier file's mode is kept. Raises OSError where
+    `target` cannot be written, and where it is not a regular file.
     """
     target = Path(os.path.realpath(target))
+    if os.path.lexists(target) and not target.is_file():
+        raise OSError(errno.EEXIST, "it is not a regular file")
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(target)
     descriptor, staging = _create(target)
@@ -26,6 +31,8 @@ def write_atomically(content: bytes, target: Path) -> None:
             file.write(content)
             file.flush()
             os.fsync(descriptor)
+            with contextlib.suppress(OSError):
+                os.fchmod(descriptor, stat.S_IMODE(target.stat().st_mode))  # of the earlier file, if any
             os.replace(staging, target)  # while it is locked: nobody else may take it for stale
     except BaseException:
         staging.unlink(missing_ok=True)
@@ -38,7 +45,8 @@ def sync_directory(directory: Path) -> None:
     if os.name == "posix":
         descriptor = os.open(directory, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            with contextlib.suppress(OSError):  # the new file is in its place, whatever this file system can do
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
 

@@ -130,14 +130,16 @@ class TensorGraphCalculator(StandardExport, Calculator):
         return {"ase": state, "weights": weights, "digest": self.model.SPEC_DIGEST, "dtype": self.model.dtype, **where}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Raises PackageError where the package of the pickled calculator is gone, or was rebuilt for another spec."""
+        """Raises PackageError where the package of the pickled calculator is gone, or was rebuilt for another spec, and
+        ValueError where its device is not here."""
         self.__dict__.update(state["ase"])
         self.package = load_package(state["directory"])
-        self.model = _model(self.package, state["dtype"], state["device"])
+        self.model = _model(self.package, state["dtype"], checked_device(state["device"]))
         if state["digest"] != self.model.SPEC_DIGEST:
             raise PackageError(f"{state['directory']} was rebuilt for another spec since the calculator was pickled")
         self.model.load_state_dict(state["weights"])
 
+    @torch.inference_mode(False)  # for batches that Hessians differentiate
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -169,7 +171,8 @@ class TensorGraphCalculator(StandardExport, Calculator):
             results["stress"] = full_3x3_to_voigt_6_stress(stress)
         if volume is not None and "stresses" in wanted:
             virials = atomic_virials(self.model, batch).cpu().numpy().astype(np.float64)
-            results["stresses"] = np.array([full_3x3_to_voigt_6_stress(virial / volume) for virial in virials])
+            stresses = [full_3x3_to_voigt_6_stress(virial / volume) for virial in virials]
+            results["stresses"] = np.array(stresses).reshape(-1, 6)
         for name, function in ON_REQUEST.items():
             if name in wanted:
                 results[name] = function(self.model, batch).cpu().numpy().astype(np.float64)
@@ -229,6 +232,7 @@ def _checked_path(name: str, path: object) -> Path:
     return Path(path)
 
 
+@torch.inference_mode(False)  # or its weights could never be differentiated by positions
 def _model(package: ModuleType, dtype: torch.dtype, device: str | torch.device) -> Any:
     """A model of the package for use, not for training; weights come into it after its dtype, so that they keep theirs.
 

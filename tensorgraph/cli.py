@@ -36,6 +36,8 @@ _BROKEN_PIPE = 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status. Raises SystemExit for `--help`, `--version` and a wrong call."""
+    if sys.stdout is None:
+        return _fail("tensorgraph: the standard output is closed", 1)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a sign is no reason to fail
     try:

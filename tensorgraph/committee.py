@@ -16,10 +16,12 @@ from ase.calculators.calculator import (
     PropertyNotImplementedError,
     all_changes,
 )
+from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
 from tensorgraph.calculator import ASE_KEYWORDS, SKIN, StandardExport, TensorGraphCalculator, checked_properties
-from tensorgraph.runtime.arguments import check_keywords
+from tensorgraph.runtime.arguments import check_keywords, checked_cutoff, checked_device, checked_dtype
+from tensorgraph.runtime.evaluation import finite
 from tensorgraph.runtime.skin import SkinnedNeighbours
 
 ALWAYS = ("energy", "free_energy", "energies", "forces", "stress")
@@ -61,6 +63,9 @@ class CommitteeCalculator(StandardExport, Calculator):
         allowed = ("members", "package_dir", "device", "dtype", "skin", *ASE_KEYWORDS)
         check_keywords(type(self).__name__, kwargs, allowed)
         _check_members(members)
+        if package_dir is not None and all(isinstance(member, Calculator) for member in members):
+            raise TypeError(f"package_dir={str(package_dir)!r} is of no use: no member is a checkpoint")
+        checked_device(device), checked_dtype(dtype), checked_cutoff(skin, "skin", zero=True)
         known = {"device": device, "dtype": dtype, "skin": skin}
         self.members = _shared([_member(member, package_dir, known) for member in members], made=members)
         self._used: list[dict[str, Any]] = []
@@ -75,7 +80,12 @@ class CommitteeCalculator(StandardExport, Calculator):
         """Forget all results, those of the members too."""
         super().reset()
         for member in self.members:
-            member.reset()
+            if not isinstance(member, SinglePointCalculator):  # which could not compute them again
+                member.reset()
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """As ASE's; without `atoms` too, results of members that have other weights now are computed anew."""
+        return super().get_property(name, self.atoms if atoms is None else atoms, allow_calculation)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the results: all, where a member was reset, for it may have other weights now."""
@@ -104,7 +114,7 @@ class CommitteeCalculator(StandardExport, Calculator):
             if name in ALWAYS or name in wanted:
                 values = self._values(self.atoms, name, required=name in wanted)
                 results |= {} if values is None else _statistics(name, values)
-        self.results, self._used = results, [member.results for member in self.members]
+        self.results, self._used = finite(results), [member.results for member in self.members]
 
     def _values(self, atoms: Atoms, name: str, required: bool) -> NDArray[np.float64] | None:
         """The members' values of a property [n_members, …], or None where one has it not and it is not required."""

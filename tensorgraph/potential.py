@@ -160,7 +160,8 @@ def _cache_folder() -> Path:
 def _own_folder(folder: Path) -> Path:
     """The folder, made if needed: what is imported from there must not be somebody else's."""
     with _as_package_error(folder):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` have the mode of the umask
+        folder.mkdir(mode=0o700, exist_ok=True)
         for place in (folder.parent, folder):
             status = place.stat()
             if hasattr(os, "getuid") and status.st_uid != os.getuid():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch_sim import SimState
 from torch_sim.models.interface import ModelInterface
 
 from tensorgraph.calculator import TensorGraphCalculator
+from tensorgraph.errors import StructureError
 from tensorgraph.runtime.batch import check_species
 from tensorgraph.runtime.neighbours import neighbour_tensors
 
@@ -23,8 +25,8 @@ class TensorGraphModel(ModelInterface):
     in eV/Å and `stress` [n_systems, 3, 3] in eV/Å³, positive under tension as in ASE, all in the dtype of the model.
     States without a periodic direction, or with a cell without a volume, have no `stress`.
 
-    Raises StructureError for an unknown species, coincident atoms, a position that is not finite or a singular cell,
-    and TypeError for a state of another dtype than the model's.
+    Raises StructureError for an unknown species, coincident atoms, a position that is not finite, a singular cell
+    or results that are not finite, and TypeError for a state of another dtype than the model's.
     """
 
     def __init__(
@@ -55,6 +57,9 @@ class TensorGraphModel(ModelInterface):
         volumes = torch.linalg.det(cells.double()).abs()
         if any(_periodic(state)) and bool((volumes > 0).all()):
             properties["stress"] = (result.virial / volumes[:, None, None]).to(self.dtype)
+        for system, energy in enumerate(properties["energy"].tolist()):
+            if not (math.isfinite(energy) and bool(result.forces[structure == system].isfinite().all())):
+                raise StructureError(f"system {system}: the model's energy and forces are not finite")
         return properties
 
     def _pairs(self, state: SimState, cells: Tensor) -> tuple[Tensor, Tensor]:

@@ -151,6 +151,15 @@ def _virial_zz(found: Any, _given: Given) -> dict[str, Tensor]:
     return {"virial": virial}
 
 
+def _torque(found: Any, _given: Given) -> dict[str, Tensor]:
+    turn = found.virial.new_tensor([[0, 1, 0], [-1, 0, 0], [0, 0, 0]])
+    return {"virial": found.virial + 1e-6 * turn}
+
+
+def _by_neighbours(found: Any, given: Given) -> dict[str, Tensor]:
+    return {"energies": found.energies + 1e-9 * given.of_atoms((given.distances < given.cutoff).to(found.energies))}
+
+
 def _by_index(found: Any, _given: Given) -> dict[str, Tensor]:
     weight = 1 + 1e-9 * torch.arange(len(found.energies)).to(found.energies)
     return {"energies": found.energies * weight, "forces": found.forces * weight.to(found.forces)[:, None]}
@@ -243,6 +252,7 @@ BROKEN: dict[str, tuple[Broken, ...]] = {
     "Hessian: symmetry": (Broken("forces with a curl", changed(_curl)),),
     "Hessian: slopes of the forces": (Broken("second derivatives times 1 + 1e-4", changed(_wrong_second_derivatives)),),
     "virials: strain derivatives": (Broken("the virial along z times 1 + 1e-5", changed(_virial_zz)),),
+    "virials: symmetry": (Broken("a torque: 1e-6 eV of an antisymmetric virial", changed(_torque)),),
     "cutoff: step of the energy": (
         Broken("a pair energy of 1e-8 eV up to the cutoff", _pairwise(lambda x: 1e-8 + 0 * x)),
     ),
@@ -253,6 +263,11 @@ BROKEN: dict[str, tuple[Broken, ...]] = {
     "cutoff: step of the force's slope": (
         Broken("a pair energy of 100 eV·(1 − r/R_c)²·(r/R_c)⁴⁰", _pairwise(lambda x: 100 * (1 - x) ** 2 * x**40)),
     ),
+    "work of the force": (
+        Broken("a step of 0.1 eV at 0.55 R_c", _pairwise(lambda x: 0.1 * (x < 0.55).to(x) + 0 * x)),
+        Broken("forces times 1.1", changed(lambda f, _: {"forces": f.forces * 1.1})),
+    ),
+    "energies of atoms: their sum": (Broken("1e-9 eV for each neighbour, not in the energy", changed(_by_neighbours)),),
     "pairs beyond the cutoff": (
         Broken("a pair energy without a cutoff", added(lambda g: 1e-4 * g.of_atoms(torch.exp(-g.distances)))),
     ),

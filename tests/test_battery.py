@@ -54,6 +54,7 @@ def shorten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(symmetry, "TIMES", 1)
     patch.setattr(derivatives, "DIRECTIONS", 1)
     patch.setattr(limits, "CURVE", 12)
+    patch.setattr(limits, "GAUSS", 5)
     patch.setattr(limits, "MOST_PAIRS", 4)
 
 

@@ -233,6 +233,10 @@ def test_where_no_program_in_c_runs_its_check_is_skipped(monkeypatch):
     for copy in switching._copies(given.package):
         monkeypatch.setattr(sys.modules[f"{copy}.native"], "run", lambda *_, **macros: False)
     found = by_name(check_programs(given))[PROGRAMS[0]]
+    assert not found.passed  # there is a compiler: one program that is not used may be one that was found wrong
+    assert "not compiled" in found.where
+    monkeypatch.setenv("TENSORGRAPH_CPU", "pytorch")
+    found = by_name(check_programs(given))[PROGRAMS[0]]
     assert found.skipped
     assert "no program in C runs here" in found.where
 

@@ -132,7 +132,7 @@ def _load(path: Path) -> ctypes.CDLL:
     """A library that is whole and that nobody else could have written; an OSError says why not."""
     if reason := _distrust(path.stat()):
         raise OSError(f"{path}: {reason}")
-    if _checksum_file(path).read_text(encoding="utf-8") != hashlib.sha256(path.read_bytes()).hexdigest():
+    if _checksum_file(path).read_bytes() != hashlib.sha256(path.read_bytes()).hexdigest().encode():
         raise OSError(f"{path} is damaged")
     return ctypes.CDLL(os.fspath(path))
 

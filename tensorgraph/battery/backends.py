@@ -8,6 +8,7 @@ exported, reloaded) run the same programs in another order at most, so that they
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -76,7 +77,11 @@ def _programs(subject: Subject, given: Problem) -> Iterator[Check]:
         yield check
     with c_programs(subject.package) as ran:
         check = _compared("backend: programs in C", on_cpu.results, exact, interaction, bound)
-    yield check if ran.compiled else _skipped(check.name, ran.why_not)
+    if ran.missing or not ran.programs:
+        missing = f"not compiled, see the warnings: {ran.missing}"
+        yield _skipped(check.name, ran.why_not) if ran.why_not else Check(check.name, math.inf, bound, "", missing)
+    else:
+        yield check
     name = "backend: Triton kernels"
     if importlib.util.find_spec("triton") is None:
         yield _skipped(name, "triton is not installed")

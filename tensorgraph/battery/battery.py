@@ -32,6 +32,7 @@ PHYSICS: tuple[tuple[str, Callable[[Subject], Checked]], ...] = (
     ("hessian", derivatives.check_hessian),
     ("virial", derivatives.check_virial),
     ("cutoff", limits.check_cutoff),
+    ("work", limits.check_work),
     ("additivity", limits.check_additivity),
     ("atoms", limits.check_single_atoms),
     ("dimers", limits.check_dimers),

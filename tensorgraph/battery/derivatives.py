@@ -80,7 +80,7 @@ def check_hessian(subject: Subject) -> tuple[Check, ...]:
     )
 
 
-def check_virial(subject: Subject) -> Check:
+def check_virial(subject: Subject) -> tuple[Check, ...]:
     """The virial is the slope of the energy under each of six strains: in triclinic cells, smaller than the cutoff
     where the atoms are, for every combination of periodic directions; the stress is the virial over the volume."""
     make = Maker(np.random.default_rng(SEED), subject.species, subject.cutoff)
@@ -97,7 +97,14 @@ def check_virial(subject: Subject) -> Check:
             expected.append((float((one.virial * strain).sum()), scale.virial))
             where.append(f"periodic: {periodic}, {'xyz'[first]}{'xyz'[second]}")
     slopes = extrapolated(subject, paths, STRAINS[subject.dtype], lambda one: np.array([one.energy]))
-    return judged(subject, "virials: strain derivatives", _relative(where, slopes, expected))
+    asymmetry = {
+        str(index): largest(one.virial - one.virial.T) / scale.virial
+        for index, (one, scale) in enumerate(zip(found, scales(subject, tried, found), strict=True))
+    }
+    return (
+        judged(subject, "virials: strain derivatives", _relative(where, slopes, expected)),
+        judged(subject, "virials: symmetry", asymmetry),
+    )
 
 
 def _relative(

@@ -32,12 +32,14 @@ from tensorgraph.battery.predictions import (
 from tensorgraph.battery.structures import SEED, Maker, structures
 from tensorgraph.battery.subject import Subject
 from tensorgraph.runtime.batch import batch_structures
+from tensorgraph.runtime.neighbours import SMALLEST_DISTANCE
 
 POINTS = 4  # on either side of the cutoff
 GAPS = {torch.float64: 2e-4, torch.float32: 1e-2}
 """Between these points, in Å: distances near the cutoff are rounded to 1e-15 and 5e-7 Å."""
 CLOSE = (0.7, 0.5, 0.35, 0.2, 0.1, 0.03, 0.01, 2e-3, 5e-4, 1e-5)
 """Distances of dimers, in Å; below 1e-3 the model refuses the structure."""
+PARTS, GAUSS = 25, 4  # of the way, and points of the integral over one
 CURVE = 30  # points of an energy curve
 LONGER = 1.5  # times the cutoff: a list with pairs that must not count
 MOST_PAIRS = 40  # of species; a model of all elements has thousands
@@ -80,6 +82,28 @@ class Meeting:
     def force(self, one: Prediction) -> float:
         """On the fragment that moves, along its way, in eV/Å."""
         return float(one.forces[len(self.left) :].sum(axis=0) @ self.axis)
+
+
+def check_work(subject: Subject) -> Check:
+    """The energy changes by the work of the force, on every part of the way of two fragments from 0.25 R_c to R_c.
+
+    A step of the energy anywhere on the way is in the energies and not in the force. Parts are equal in 1/r, in which
+    sensitivities are; the work is an integral by Gauss and Legendre. Relative to the largest change of the energy.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(GAUSS)
+    edges = np.linspace(1 / 0.25, 1, PARTS + 1)
+    middles, halves = (edges[1:] + edges[:-1]) / 2, (edges[:-1] - edges[1:]) / 2
+    inverse = middles[:, None] + halves[:, None] * nodes  # of r/R_c, [PARTS, GAUSS]
+    found: dict[str, float] = {}
+    for meeting in _meetings(subject):
+        distances = subject.cutoff / np.concatenate([edges, inverse.ravel()])
+        ones = predictions(subject, [meeting.at(distance) for distance in distances])
+        energies = np.array([one.energy for one in ones[: PARTS + 1]])
+        forces = np.array([meeting.force(one) for one in ones[PARTS + 1 :]]).reshape(PARTS, GAUSS)
+        work = subject.cutoff * halves * ((forces / inverse**2) @ weights)
+        size = max(float(np.ptp(energies)), LEAST_ENERGY)
+        found[meeting.name] = float(np.max(np.abs(np.diff(energies) + work))) / size
+    return judged(subject, "work of the force", found)
 
 
 def _meetings(subject: Subject) -> list[Meeting]:
@@ -128,7 +152,12 @@ def check_additivity(subject: Subject) -> tuple[Check, ...]:
     for (kind, first), one, size in zip(tried.items(), alone, sizes, strict=True):
         if not first.pbc.any():
             beside[kind] = _beside(subject, first, one, size)
+    sums = {
+        kind: abs(float(np.sum(one.energies)) - one.energy) / size.energy
+        for kind, one, size in zip(tried, alone, sizes, strict=True)
+    }
     return (
+        judged(subject, "energies of atoms: their sum", sums),
         judged(subject, "pairs beyond the cutoff", _unlike(tried, listed, alone, sizes)),
         judged(subject, "distant fragments", beside),
         judged(subject, "structures of a batch", _unlike(tried, predictions(subject, atoms), alone, sizes)),
@@ -207,6 +236,6 @@ def _is_sound(subject: Subject, atoms: Atoms) -> bool:
     """Whether all results are finite, or the structure is refused as the model and its list of pairs document it."""
     try:
         (one,) = predictions(subject, [atoms])
-    except ValueError:
-        return True
+    except ValueError as error:
+        return atoms.get_distance(0, 1) < SMALLEST_DISTANCE and "coincide" in str(error)
     return all(np.isfinite(values).all() for values in (one.energies, one.forces, one.virial, one.energy))

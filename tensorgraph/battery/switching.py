@@ -6,6 +6,8 @@ the whole process, until the context ends.
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,16 +32,19 @@ class Ran:
         self.programs[key] = compiled and self.programs.get(key, True)
 
     @property
-    def compiled(self) -> bool:
-        """Whether any did."""
-        return any(self.programs.values())
+    def missing(self) -> str:
+        """Those that did not run compiled."""
+        return ", ".join(sorted(name for name, compiled in self.programs.items() if not compiled))
 
     @property
     def why_not(self) -> str:
-        """Where none did."""
+        """Why no program can run compiled here; empty where they could, so that one which does not is a fault."""
         if not self.programs:
             return "the model runs no program of its package"
-        return "no program in C runs here: TENSORGRAPH_CPU=pytorch, or no C compiler"
+        if os.environ.get("TENSORGRAPH_CPU") == "pytorch":
+            return "TENSORGRAPH_CPU=pytorch"
+        chosen = os.environ.get("CC", "").split()[:1] or ["cc", "gcc", "clang"]
+        return "" if any(map(shutil.which, chosen)) else "no C compiler"
 
 
 @contextmanager

@@ -20,7 +20,9 @@ def verification_table(found: Verification) -> Table:
     for row in found.rows:
         table.add_row(*map(Text, _cells(row)))
     count = sum(not row.check.passed for row in found.rows)
-    table.caption = Text("all passed" if not count else f"{count} of {len(found.rows)} failed")
+    skipped = sum(row.check.skipped for row in found.rows)
+    passed = "all passed" if not skipped else f"all others passed, {skipped} skipped"
+    table.caption = Text(passed if not count else f"{count} of {len(found.rows)} failed")
     table.caption_justify = "left"
     return table
 

@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 from tensorgraph.errors import CheckpointError
-from tensorgraph.hippynn.layout import MAX_TENSORS, Layout, constants, invariants_of, weights
+from tensorgraph.hippynn.layout import MAX_RANK, MAX_TENSORS, Layout, constants, invariants_of, weights
 from tensorgraph.spec.elements import SYMBOLS
 
 HOW_TO_SAVE = "torch.save(model.state_dict(), FILE), with model the network and its energy (hippynn's best_model.pt)"
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _MAP_TOLERANCE = 1e-5  # of float32, the type that hippynn computes its maps in
+_ARCHIVE = b"PK\x03\x04"  # what torch takes for an archive begins so
 _MAX_NAME = 200  # characters
 
 
@@ -82,18 +83,27 @@ def _opened(file: str | Path) -> BinaryIO:
 
 
 def _check_archive(file: str | Path, stream: BinaryIO) -> None:
-    """What torch does not check of its own archives: that they are not compressed, and their checksums."""
-    damaged = None
+    """What torch does not check of its own archives: that they are not compressed, and their checksums.
+
+    An archive that Python cannot read is refused, for torch may read it all the same.
+    """
+    is_archive = stream.read(len(_ARCHIVE)) == _ARCHIVE
+    stream.seek(0)
+    if not is_archive:  # an older format of torch; of all others torch says what is wrong
+        return
     try:
         with zipfile.ZipFile(stream) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
-            if unpacked > os.fstat(stream.fileno()).st_size:  # made to fill the memory
-                raise CheckpointError(
-                    f"{file} unpacks to {unpacked} bytes, more than it holds; torch does not compress"
-                )
+            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+            if not stored or unpacked > os.fstat(stream.fileno()).st_size:  # made to fill the memory
+                raise CheckpointError(f"{file} is compressed, and unpacks to {unpacked} bytes; torch does not compress")
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError):
-        pass  # older formats of torch; of all others torch says what is wrong
+    except CheckpointError:
+        raise
+    except Exception as error:  # damaged archives make zipfile and zlib raise almost anything
+        raise CheckpointError(
+            f"{file} is not a file of torch; only state dicts are read, save one: {HOW_TO_SAVE}"
+        ) from error
     if damaged is not None:
         raise CheckpointError(f"{file} is damaged: the checksum of {damaged[:40]!r} is not that of its content")
     stream.seek(0)
@@ -191,7 +201,7 @@ def _order(network: Mapping[str, Tensor], mixing: str) -> tuple[int, int]:
     max_rank = sum(name.startswith("tensor_extractor.pmaps.") for name in network) - 1
     if count == 1:
         raise CheckpointError("this is a HIP-HOP-NN of the scalar alone, whose mixing no spec has; allowed: HIP-NN")
-    for n_max in range(2, MAX_TENSORS + 1):
+    for n_max in range(2, MAX_TENSORS + 1) if max_rank <= MAX_RANK else ():
         if len(invariants_of(n_max, max_rank)) == count:
             return max_rank, n_max
     raise CheckpointError(

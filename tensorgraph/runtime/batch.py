@@ -108,10 +108,12 @@ class Batch:
         )
 
     def take(self, chosen: Tensor) -> Batch:
-        """The batch of some of its structures, by their indices `chosen` [n] (int64), in that order.
+        """The batch of some of its structures, by their indices `chosen` [n], in that order, or by a mask of them.
 
-        Atoms and pairs must be sorted by structure, as `batch_structures` makes them.
+        Atoms and pairs must be sorted by structure, as `batch_structures` makes them. Raises TypeError for a tensor of
+        another dtype, and ValueError for a mask of another length and for indices that do not exist.
         """
+        chosen = self._indices(torch.as_tensor(chosen, device=self.structure.device))
         atom_counts = torch.bincount(self.structure, minlength=self.n_structures)
         pair_counts = torch.bincount(self.structure[self.pairs[0]], minlength=self.n_structures)
         atoms, pairs = _rows(atom_counts, chosen), _rows(pair_counts, chosen)
@@ -131,6 +133,20 @@ class Batch:
             cutoff=self.cutoff,
             **{name: of(chosen, getattr(self, name)) for name in per_structure},
         )
+
+    def _indices(self, chosen: Tensor) -> Tensor:
+        """The indices of structures that a mask or a list of indices chooses."""
+        if chosen.dtype == torch.bool:
+            if chosen.shape != (self.n_structures,):
+                raise ValueError(f"a mask of {list(chosen.shape)} for {self.n_structures} structures")
+            return chosen.nonzero().flatten()
+        if not chosen.numel():
+            return chosen.to(torch.int64).flatten()
+        if chosen.is_floating_point() or chosen.is_complex() or chosen.dim() != 1:
+            raise TypeError(f"indices must be [n] of integers, not {list(chosen.shape)} of {chosen.dtype}")
+        if not (int(chosen.min()) >= 0 and int(chosen.max()) < self.n_structures):
+            raise ValueError(f"indices outside 0..{self.n_structures - 1}: {chosen.tolist()[:12]}")
+        return chosen.to(torch.int64)
 
 
 @dataclass(frozen=True)

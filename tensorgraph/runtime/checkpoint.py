@@ -49,7 +49,7 @@ def save_checkpoint(model: torch.nn.Module, package: ModuleType, path: str | Pat
     _check_values(tensors, "the model")
     try:
         write_atomically(safetensors.torch.save(tensors, metadata=metadata), Path(path))
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, safetensors.SafetensorError) as error:  # ValueError: a null character in the path
         raise CheckpointError(f"{path} cannot be written: {error}") from error
 
 

@@ -15,6 +15,7 @@ from tensorgraph.errors import StructureError
 from tensorgraph.runtime.arguments import checked_count, checked_cutoff, each_structure
 from tensorgraph.runtime.batch import ListedStructure, join_structures, list_structure
 from tensorgraph.runtime.labels import cell_volume
+from tensorgraph.runtime.unwrapping import unwrapped
 
 Floats = NDArray[np.float64]
 
@@ -62,11 +63,16 @@ def finite(results: dict[str, Any], name: str = "") -> dict[str, Any]:
 def _predictions(
     model: Any, structures: Iterator[Atoms], cutoff: float, max_pairs: int, max_atoms: int
 ) -> Iterator[StructurePrediction]:
+    model = model if hasattr(model, "energy_and_forces") else unwrapped(model)
     species = model.species.tolist()
     held: list[ListedStructure] = []
     pairs = atoms = first = 0
     for index, structure in enumerate(structures):
-        listed = list_structure(structure, cutoff, species, name=f"structure {index}: ")
+        try:  # of a copy: a generator may change its structure in place
+            listed = list_structure(structure.copy(), cutoff, species, name=f"structure {index}: ")
+        except StructureError:
+            yield from _of_batch(model, held, cutoff, first)
+            raise
         if held and (pairs + listed.pairs.shape[1] > max_pairs or atoms + len(structure) > max_atoms):
             yield from _of_batch(model, held, cutoff, first)
             held, pairs, atoms, first = [], 0, 0, index

@@ -38,6 +38,7 @@ USUAL_KEYS = {
 }
 ASYMMETRY = 1e-4  # of a stress or virial, relative to its largest component: what files round
 AGREEMENT = 1e-5  # of a stress and a virial that stand side by side, likewise
+FLAT = 1e-10  # volume of a cell over the product of its lengths: below it, rounding
 NAMED_AT_MOST = 12
 
 Floats = NDArray[np.float64]
@@ -113,7 +114,8 @@ def cell_volume(atoms: Atoms) -> float | None:
     if not np.isfinite(atoms.cell.array).all():
         return None  # a vector that is not periodic may be anything
     volume = abs(float(np.linalg.det(atoms.cell.array)))
-    return volume if atoms.pbc.any() and volume > 0 else None
+    flat = FLAT * float(np.prod(np.linalg.norm(atoms.cell.array, axis=1)))
+    return volume if atoms.pbc.any() and volume > flat else None
 
 
 def _names(given: str | Iterable[str]) -> tuple[str, ...]:
@@ -125,6 +127,8 @@ def _names(given: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def _label(atoms: Atoms, results: Mapping[str, Any], name: str, choice: LabelChoice) -> Any:
+    if name == "stress" and name in choice.optional and cell_volume(atoms) is None:
+        return None  # what a file of molecules and crystals holds for the molecules
     kinds: tuple[str, ...] = ("stress", "virial") if name == "stress" else (name,)
     kinds = tuple(kind for kind in kinds if kind in choice.keys) or kinds
     keys = {kind: (choice.keys[kind],) if kind in choice.keys else USUAL_KEYS[kind] for kind in kinds}
@@ -152,7 +156,7 @@ def _places(atoms: Atoms, results: Mapping[str, Any], kind: str, keys: Iterable[
         if key in results:
             _check_unchanged(atoms, key)
             found.append((f"calc.results[{key!r}]", results[key]))
-        if key in held:
+        if held.get(key) is not None:
             found.append((f"{place}[{key!r}]", held[key]))
     return found
 

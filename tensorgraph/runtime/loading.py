@@ -48,11 +48,16 @@ def package_directory(package: ModuleType) -> Path:
 def _module_name(directory: Path, manifest: Mapping[str, Any]) -> str:
     """A name that no one else uses, different for another directory, another build and edited code."""
     try:
-        code = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in directory.glob("*.py")}
+        code = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in _sources(directory)}
     except OSError as error:
         raise PackageError(f"the package in {directory} cannot be read: {error}") from error
     identity = json.dumps([str(directory), manifest, code], sort_keys=True)
     return _PREFIX + hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def _sources(directory: Path) -> list[Path]:
+    """Python and C: both are read when the package is imported."""
+    return [file for file in directory.iterdir() if file.suffix in (".py", ".c")]
 
 
 def _import(name: str, directory: Path) -> None:
