@@ -393,3 +393,13 @@ def test_single_precision_far_away_ends_soon(shift: float) -> None:
     else:
         assert len(neighbour_tensors(positions, cell, (True,) * 3, 4.0)[1]) > 0
     assert time.perf_counter() - started < 5
+
+
+def test_structures_are_taken_by_masks_and_lists_and_nothing_else() -> None:
+    whole = batch_structures([molecule(3, 0), molecule(4, 1), molecule(5, 2)], 5.0)
+    for chosen in ([2], torch.tensor([False, False, True]), np.array([2])):
+        assert whole.take(chosen).numbers.tolist() == whole.numbers[7:].tolist()
+    assert whole.take([]).n_structures == 0
+    for wrong, error in ((torch.tensor([True]), ValueError), ([3], ValueError), ([-1], ValueError), ([0.5], TypeError)):
+        with pytest.raises(error):
+            whole.take(wrong)

@@ -232,3 +232,22 @@ def test_packages_are_loaded_by_path_once_and_refused_where_there_is_none(tmp_pa
     (tmp_path / "__init__.py").write_text("1 / 0")
     with pytest.raises(PackageError, match="cannot be imported: division by zero"):
         load_package(tmp_path)
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("pipe", "loop", "null\0"):
+        with pytest.raises(CheckpointError, match="cannot be written"):
+            save_checkpoint(package("hipnn").Model(), package("hipnn"), tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "loop").is_symlink()
+
+
+def test_the_mode_of_an_earlier_file_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    for _ in range(2):
+        save_checkpoint(package("hipnn").Model(), package("hipnn"), path)
+        assert path.stat().st_mode & 0o777 in (0o600, 0o644)
+        path.chmod(0o600)
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces
 from ase.calculators.lj import LennardJones
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from ase.optimize import BFGS
 
@@ -137,3 +138,30 @@ def test_wrong_members_are_refused(checkpoints: list[Path]) -> None:
     committee = CommitteeCalculator([calculator, LennardJones()])
     with pytest.raises(TypeError, match=r"set\(\) has no keyword 'sigma'; it takes none"):
         committee.set(sigma=2.0)
+
+
+def test_results_are_those_of_the_members_now_without_atoms_too(
+    committee: CommitteeCalculator, checkpoints: list[Path]
+) -> None:
+    atoms = molecule(4, 0)
+    before = committee.get_potential_energy(atoms)
+    committee.members[0].load(checkpoints[1])
+    assert committee.get_potential_energy() == committee.get_potential_energy(atoms) != before
+
+
+def test_members_that_cannot_compute_keep_their_results() -> None:
+    atoms = molecule(3, 0)
+    stored = [SinglePointCalculator(atoms, energy=energy, forces=np.zeros((3, 3))) for energy in (1.0, 3.0)]
+    committee = CommitteeCalculator(stored)
+    committee.reset()
+    assert committee.get_potential_energy(atoms) == 2.0
+    stored[0].results["energy"] = np.nan
+    committee.reset()
+    with pytest.raises(StructureError, match="not finite"):
+        committee.get_potential_energy(atoms)
+
+
+@pytest.mark.parametrize("wrong", [{"package_dir": "nowhere"}, {"device": "toaster"}, {"dtype": "int8"}, {"skin": -3}])
+def test_arguments_are_checked_where_no_member_needs_them(wrong: dict) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        CommitteeCalculator([LennardJones(), LennardJones(sigma=2)], **wrong)

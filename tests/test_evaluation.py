@@ -174,3 +174,42 @@ def atoms_stress(calculator: TensorGraphCalculator, atoms: Atoms) -> np.ndarray:
     atoms = atoms.copy()
     atoms.calc = calculator
     return atoms.get_stress(voigt=False)
+
+
+def test_structures_that_a_generator_changes_in_place_are_those_that_it_gave(calculator: TensorGraphCalculator) -> None:
+    atoms = crystal(2)
+    cell = atoms.cell.array.copy()
+
+    def scan():
+        for scale in (0.95, 1.0, 1.05):
+            atoms.set_cell(cell * scale, scale_atoms=True)
+            yield atoms
+
+    found = list(predict(calculator.model, scan(), calculator.package.architecture.CUTOFF))
+    for one, copied in zip(found, [frame.copy() for frame in scan()], strict=True):
+        expected = full_3x3_to_voigt_6_stress(atoms_stress(calculator, copied))
+        np.testing.assert_allclose(one.stress, expected, rtol=1e-10)
+
+
+def test_what_was_found_before_an_error_is_given(calculator: TensorGraphCalculator) -> None:
+    predictions = predict(
+        calculator.model, [molecule(3, 0), molecule(4, 1), Atoms("H2")], calculator.package.architecture.CUTOFF
+    )
+    assert [len(next(predictions).forces) for _ in range(2)] == [3, 4]
+    with pytest.raises(StructureError, match=r"^structure 2: atoms 0"):
+        next(predictions)
+
+
+def test_derivatives_in_inference_mode() -> None:
+    with torch.inference_mode():
+        made = TensorGraphCalculator(GENERATED / "hipnn")
+        atoms = molecule(4, 0)
+        hessian = made.get_property("hessian", atoms)
+    atoms.positions += 1e-9
+    np.testing.assert_allclose(made.get_property("hessian", atoms), hessian, atol=1e-5)
+
+
+def test_cells_that_are_flat_but_for_rounding_have_no_stress(calculator: TensorGraphCalculator) -> None:
+    atoms = Atoms("H", cell=[[3.1, 0.2, 0], [0.3, 2.9, 0.1], [3.4, 3.1, 0.1]], pbc=[True, True, False])
+    with pytest.raises(PropertyNotImplementedError):
+        calculator.calculate(atoms, ["stress"])

@@ -286,6 +286,29 @@ def test_archives_that_fill_the_memory_are_not_unpacked(refused, tmp_path: Path)
     assert_says(refused(tmp_path / "bomb.pt"), "is compressed, and unpacks to 10000000 bytes")
 
 
+@pytest.mark.parametrize("how", ["newer than Python knows", "damaged"])
+def test_archives_that_only_torch_would_read_are_refused(hipnn: State, refused, tmp_path: Path, how: str) -> None:
+    file = tmp_path / "state.pt"
+    if how == "damaged":  # deflated data that is none
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("archive/data.pkl", bytes(range(256)) * 8)
+            archive.writestr("archive/pad", os.urandom(5000))
+        content = bytearray(file.read_bytes())
+        content[60:90] = bytes([255]) * 30
+    else:
+        torch.save(hipnn, file)
+        content = bytearray(file.read_bytes())
+        place = content.index(b"PK\x01\x02")
+        content[place + 6] = 99  # the version needed to read the first entry
+    file.write_bytes(content)
+    assert_says(refused(file), "is not a file of torch|is compressed")
+
+
+def test_maps_of_ranks_that_hippynn_does_not_have_are_refused(refused, tmp_path: Path, hiphop: State) -> None:
+    torch.save(hiphop | {key(hiphop, "tensor_extractor.pmaps.0")[:-1] + "4": torch.ones(9, 3, 3)}, tmp_path / "s.pt")
+    assert_says(refused(tmp_path / "s.pt"), "which hippynn 0.1.3 cannot have|surplus|does not match")
+
+
 def test_places_that_cannot_be_read(refused, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path, message in (

@@ -234,3 +234,11 @@ def test_structures_may_lack_what_is_optional() -> None:
 def test_contradictory_choices_of_labels_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         batch_structures([labelled()], 3.0, **arguments)
+
+
+def test_stresses_of_molecules_are_optional_labels_that_they_do_not_have() -> None:
+    """Files of molecules and crystals hold one for each frame."""
+    one, other = labelled(1), labelled(2, crystal(2))
+    one.info["stress"], other.info["stress"] = np.zeros((3, 3)), np.eye(3)
+    batch = batch_structures([one, other], 5.0, targets=("energy", "stress"), optional="stress")
+    assert batch.has_stress.tolist() == [False, True]

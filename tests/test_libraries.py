@@ -67,6 +67,13 @@ def test_damaged_libraries_are_built_anew(cache, compiler_of, damage):
     assert (answer(), uses(log)) == (42, 2)
 
 
+def test_a_damaged_checksum_is_one_that_differs(cache, compiler_of):
+    log = compiler_of()
+    assert (answer(), uses(log)) == (42, 1)
+    put(library_in(cache).with_suffix(".sha256"), b"\xff\xfe no text")
+    assert (answer(), uses(log)) == (42, 2)
+
+
 def test_a_library_without_its_checksum_is_built_anew(cache, compiler_of):
     log = compiler_of()
     answer()

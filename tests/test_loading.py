@@ -89,3 +89,10 @@ def test_packages_in_a_zip_run_compiled(tmp_path: Path) -> None:
         assert not done.returncode, done.stderr
         outputs.append(done.stdout)
     assert outputs[0] == outputs[1]
+
+
+def test_edited_programs_in_c_are_another_package(copied: Path) -> None:
+    first = load_package(copied)
+    source = copied / "program_cpu.c"
+    source.write_text(source.read_text() + "\n/* edited */\n")
+    assert load_package(copied) is not first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import NoReturn
 
@@ -133,3 +134,13 @@ def test_commands_take_a_checkpoint_for_its_spec(
     monkeypatch.setattr("tensorgraph.compiler.derive_basis", exhausted)
     assert cli.main(["show", str(saved)]) == 1
     assert capsys.readouterr().err == f"tensorgraph: {saved}: too many graphs\n"
+
+
+def test_caches_are_ones_own_whatever_the_umask(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TENSORGRAPH_CACHE", str(tmp_path / "of-a-group"))
+    before = os.umask(0o002)
+    try:
+        package_of_checkpoint(saved)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "of-a-group").stat().st_mode & 0o777 == 0o700

@@ -127,16 +127,14 @@ def _names(given: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def _label(atoms: Atoms, results: Mapping[str, Any], name: str, choice: LabelChoice) -> Any:
-    if name == "stress" and name in choice.optional and cell_volume(atoms) is None:
-        return None  # what a file of molecules and crystals holds for the molecules
     kinds: tuple[str, ...] = ("stress", "virial") if name == "stress" else (name,)
     kinds = tuple(kind for kind in kinds if kind in choice.keys) or kinds
     keys = {kind: (choice.keys[kind],) if kind in choice.keys else USUAL_KEYS[kind] for kind in kinds}
-    found = [
-        (where, _value(kind, value, where, atoms))
-        for kind in kinds
-        for where, value in _places(atoms, results, kind, keys[kind])
-    ]
+    places = [(kind, *place) for kind in kinds for place in _places(atoms, results, kind, keys[kind])]
+    if name == "stress" and name in choice.optional and cell_volume(atoms) is None:
+        # Files of molecules and crystals hold zeros for the molecules.
+        places = [place for place in places if not _is_zero(place[2])]
+    found = [(where, _value(kind, value, where, atoms)) for kind, where, value in places]
     if not found:
         if name in choice.optional:
             return None
@@ -148,6 +146,13 @@ def _label(atoms: Atoms, results: Mapping[str, Any], name: str, choice: LabelCho
     return value
 
 
+def _is_zero(value: Any) -> bool:
+    try:
+        return not np.any(np.asarray(value, dtype=np.float64))
+    except (ValueError, TypeError):
+        return False
+
+
 def _places(atoms: Atoms, results: Mapping[str, Any], kind: str, keys: Iterable[str]) -> list[tuple[str, Any]]:
     """Where one of the keys is present, by name, with what stands there."""
     place, held = ("arrays", atoms.arrays) if kind == "forces" else ("info", atoms.info)
@@ -156,7 +161,7 @@ def _places(atoms: Atoms, results: Mapping[str, Any], kind: str, keys: Iterable[
         if key in results:
             _check_unchanged(atoms, key)
             found.append((f"calc.results[{key!r}]", results[key]))
-        if held.get(key) is not None:
+        if key in held:
             found.append((f"{place}[{key!r}]", held[key]))
     return found
 
