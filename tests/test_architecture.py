@@ -22,7 +22,7 @@ RUNTIME = {
     "battery": {"errors", "manifest", "basis", "runtime", "potential"},
     "calculator": {"errors", "runtime", "potential"},
     "committee": {"calculator", "runtime"},
-    "torch_sim": {"runtime", "calculator"},
+    "torch_sim": {"errors", "runtime", "calculator"},
     "__main__": {"cli"},
 }
 """What needs torch or ASE stands beside the pipeline: what it may import."""
