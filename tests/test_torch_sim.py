@@ -90,3 +90,10 @@ def test_errors_are_those_of_the_package() -> None:
         TensorGraphModel(HIPHOP4)(state_of([crystal(0)], torch.float32))
     with pytest.raises(PackageError):
         TensorGraphModel(GENERATED / "nothing")
+
+
+def test_results_that_are_not_finite_are_an_error() -> None:
+    model = TensorGraphModel(HIPHOP4, device="cpu", dtype="float32")
+    model.model.energy_heads.of_blocks[0].weight.fill_(3e38)
+    with pytest.raises(StructureError, match="system 0: .* not finite"):
+        model(state_of([molecule(4, 0), molecule(5, 1)], torch.float32))
