@@ -95,5 +95,5 @@ def test_errors_are_those_of_the_package() -> None:
 def test_results_that_are_not_finite_are_an_error() -> None:
     model = TensorGraphModel(HIPHOP4, device="cpu", dtype="float32")
     model.model.energy_heads.of_blocks[0].weight.fill_(3e38)
-    with pytest.raises(StructureError, match="system 0: .* not finite"):
+    with pytest.raises(StructureError, match=r"system 0: .* not finite"):
         model(state_of([molecule(4, 0), molecule(5, 1)], torch.float32))
