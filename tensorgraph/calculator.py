@@ -42,17 +42,37 @@ ON_REQUEST = {"hessian": hessian, "layer_energies": layer_energies}
 """Properties that ASE has no names for."""
 
 
-class StandardExport:
-    """Lets calculators have results that ASE has no names for."""
+class CheckedCalculator(Calculator):
+    """What calculators of potentials share: requests that are checked, and results that ASE has no names for."""
 
-    results: dict[str, Any]
+    ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
+
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """There are no parameters to set, so every keyword is a TypeError."""
+        check_keywords(f"{type(self).__name__}.set()", kwargs, ())
+        return {}
+
+    def begin(self, atoms: Atoms | None, properties: str | Sequence[str] | None) -> tuple[Atoms, list[str]]:
+        """Forget all results and take the atoms, by default those set before; they, and the properties by name.
+
+        Raises PropertyNotImplementedError for a property that is not known, TypeError for what is no `Atoms`, and
+        CalculatorSetupError where there are none.
+        """
+        self.results = {}  # an error must not leave the results of other atoms behind
+        wanted = _checked_properties(self, properties)
+        if not (atoms is None or isinstance(atoms, Atoms)):
+            raise TypeError(f"calculate() needs ase.Atoms, not {type(atoms).__name__}")
+        Calculator.calculate(self, atoms, wanted, list(all_changes))
+        if self.atoms is None:
+            raise CalculatorSetupError("calculate() needs atoms, here or set before")
+        return self.atoms, wanted
 
     def export_properties(self) -> Properties:
         """The results that ASE has names for."""
         return Properties({name: value for name, value in self.results.items() if name in all_outputs})
 
 
-class TensorGraphCalculator(StandardExport, Calculator):
+class TensorGraphCalculator(CheckedCalculator):
     """Energies, forces and stresses of a generated potential, in ASE's units (eV, Å) and signs.
 
     `energy` and `free_energy` (equal: there are no electrons here), `energies` [n_atoms], `forces` [n_atoms, 3], and
@@ -70,9 +90,8 @@ class TensorGraphCalculator(StandardExport, Calculator):
     Copies and pickles carry the weights; a pickle needs the package in the same directory where it is read.
     """
 
-    # ASE declares both on the instance, which a ClassVar would contradict.
+    # ASE declares it on the instance, which a ClassVar would contradict.
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress", "stresses", *ON_REQUEST]  # noqa: RUF012
-    ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
     def __init__(
         self,
@@ -101,11 +120,6 @@ class TensorGraphCalculator(StandardExport, Calculator):
             load_checkpoint(self.model, self.package, weights)
         self.neighbours = SkinnedNeighbours(self.package.architecture.CUTOFF, skin)
         super().__init__(**kwargs)  # in the end, for it gives `atoms` this calculator
-
-    def set(self, **kwargs: Any) -> dict[str, Any]:
-        """There are no parameters to set, so every keyword is a TypeError; see `load` for other weights."""
-        check_keywords(f"{type(self).__name__}.set()", kwargs, ())
-        return {}
 
     def load(self, checkpoint: str | Path) -> None:
         """Take the weights of another checkpoint of the same spec; results of the old ones are cleared.
@@ -147,17 +161,11 @@ class TensorGraphCalculator(StandardExport, Calculator):
         system_changes: Sequence[str] | None = None,
     ) -> None:
         """Fill `results` with every property that the system has; see the class for errors."""
-        self.results = {}  # an error below must not leave the results of other atoms behind
-        wanted = checked_properties(self, properties)
-        if not (atoms is None or isinstance(atoms, Atoms)):
-            raise TypeError(f"calculate() needs ase.Atoms, not {type(atoms).__name__}")
-        super().calculate(atoms, wanted, list(all_changes if system_changes is None else system_changes))
-        if self.atoms is None:
-            raise CalculatorSetupError("calculate() needs atoms, here or set before")
-        volume = cell_volume(self.atoms)
+        atoms, wanted = self.begin(atoms, properties)
+        volume = cell_volume(atoms)
         if volume is None and not {"stress", "stresses"}.isdisjoint(wanted):
             raise PropertyNotImplementedError("stress needs a cell with a volume and at least one periodic direction")
-        batch = self._batch(self.atoms)
+        batch = self._batch(atoms)
         prediction = self._predict(batch)
         energy = float(prediction.energy[0])
         results = {
@@ -202,7 +210,7 @@ class TensorGraphCalculator(StandardExport, Calculator):
         return self.neighbours.pairs(atoms)
 
 
-def checked_properties(calculator: Calculator, properties: str | Sequence[str] | None) -> list[str]:
+def _checked_properties(calculator: Calculator, properties: str | Sequence[str] | None) -> list[str]:
     """The names as a list; None means the energy. Raises PropertyNotImplementedError for a name it does not know."""
     wanted = [properties] if isinstance(properties, str) else list(("energy",) if properties is None else properties)
     for name in wanted:

@@ -12,14 +12,13 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import (
     Calculator,
-    CalculatorSetupError,
     PropertyNotImplementedError,
     all_changes,
 )
 from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
-from tensorgraph.calculator import ASE_KEYWORDS, SKIN, StandardExport, TensorGraphCalculator, checked_properties
+from tensorgraph.calculator import ASE_KEYWORDS, SKIN, CheckedCalculator, TensorGraphCalculator
 from tensorgraph.runtime.arguments import check_keywords, checked_cutoff, checked_device, checked_dtype
 from tensorgraph.runtime.evaluation import finite
 from tensorgraph.runtime.skin import SkinnedNeighbours
@@ -28,7 +27,7 @@ ALWAYS = ("energy", "free_energy", "energies", "forces", "stress")
 AVERAGED = (*ALWAYS, "stresses")
 
 
-class CommitteeCalculator(StandardExport, Calculator):
+class CommitteeCalculator(CheckedCalculator):
     """The mean of the members' results, and their standard deviation over members, component by component.
 
     `energy`, `free_energy`, `energies`, `forces`, `stress` and, on request, `stresses` are means, as far as all members
@@ -41,7 +40,6 @@ class CommitteeCalculator(StandardExport, Calculator):
     """
 
     implemented_properties = [*AVERAGED, *(f"{name}_std" for name in AVERAGED if name != "free_energy")]  # noqa: RUF012
-    ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
     def __init__(
         self,
@@ -71,11 +69,6 @@ class CommitteeCalculator(StandardExport, Calculator):
         self._used: list[dict[str, Any]] = []
         super().__init__(**kwargs)
 
-    def set(self, **kwargs: Any) -> dict[str, Any]:
-        """There are no parameters to set, so every keyword is a TypeError."""
-        check_keywords(f"{type(self).__name__}.set()", kwargs, ())
-        return {}
-
     def reset(self) -> None:
         """Forget all results, those of the members too."""
         super().reset()
@@ -102,17 +95,12 @@ class CommitteeCalculator(StandardExport, Calculator):
         system_changes: Sequence[str] | None = None,
     ) -> None:
         """Fill `results` with the means and deviations of every property that all members have."""
-        self.results = {}
-        wanted = [name.removesuffix("_std") for name in checked_properties(self, properties)]
-        if not (atoms is None or isinstance(atoms, Atoms)):
-            raise TypeError(f"calculate() needs ase.Atoms, not {type(atoms).__name__}")
-        super().calculate(atoms, wanted, list(system_changes or ()))
-        if self.atoms is None:
-            raise CalculatorSetupError("calculate() needs atoms, here or set before")
+        atoms, names = self.begin(atoms, properties)
+        wanted = [name.removesuffix("_std") for name in names]
         results: dict[str, Any] = {}
         for name in AVERAGED:
             if name in ALWAYS or name in wanted:
-                values = self._values(self.atoms, name, required=name in wanted)
+                values = self._values(atoms, name, required=name in wanted)
                 results |= {} if values is None else _statistics(name, values)
         self.results, self._used = finite(results), [member.results for member in self.members]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch_sim.models.interface import ModelInterface
 from tensorgraph.calculator import TensorGraphCalculator
 from tensorgraph.errors import StructureError
 from tensorgraph.runtime.batch import check_species
+from tensorgraph.runtime.labels import cell_volume
 from tensorgraph.runtime.neighbours import neighbour_tensors
 
 
@@ -54,12 +54,11 @@ class TensorGraphModel(ModelInterface):
         numbers, structure = state.atomic_numbers.to(torch.int64), state.system_idx.to(torch.int64)
         result = self.model.energy_and_forces(numbers, pairs, displacements, structure, len(cells))
         properties = {"energy": result.energy.to(self.dtype), "forces": result.forces}
-        volumes = torch.linalg.det(cells.double()).abs()
-        if any(_periodic(state)) and bool((volumes > 0).all()):
-            properties["stress"] = (result.virial / volumes[:, None, None]).to(self.dtype)
-        for system, energy in enumerate(properties["energy"].tolist()):
-            if not (math.isfinite(energy) and bool(result.forces[structure == system].isfinite().all())):
-                raise StructureError(f"system {system}: the model's energy and forces are not finite")
+        _check_finite(properties["energy"], result.forces, structure)
+        volumes = [cell_volume(Atoms(cell=cell, pbc=_periodic(state))) for cell in cells.double().cpu().numpy()]
+        if None not in volumes:
+            scale = torch.tensor(volumes, dtype=torch.float64, device=cells.device)
+            properties["stress"] = (result.virial / scale[:, None, None]).to(self.dtype)
         return properties
 
     def _pairs(self, state: SimState, cells: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,6 +71,14 @@ class TensorGraphModel(ModelInterface):
             displacements.append(vectors)
             first += len(positions)
         return torch.cat(pairs, dim=1), torch.cat(displacements)
+
+
+def _check_finite(energy: Tensor, forces: Tensor, structure: Tensor) -> None:
+    """Raises StructureError that names the first system whose energy or forces are not finite."""
+    wrong = ~energy.isfinite()
+    wrong[structure[~forces.isfinite().all(dim=1)]] = True
+    if wrong.any():
+        raise StructureError(f"system {int(wrong.nonzero()[0])}: the model's energy and forces are not finite")
 
 
 def _periodic(state: SimState) -> list[bool]:
