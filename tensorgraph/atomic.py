@@ -20,9 +20,9 @@ def write_atomically(content: bytes, target: Path) -> None:
     A link stays a link: the file that it leads to is replaced, and an earlier file's mode is kept. Raises OSError where
     `target` cannot be written, and where it is not a regular file.
     """
+    if reason := obstacle(target):
+        raise OSError(errno.EEXIST, reason)
     target = Path(os.path.realpath(target))
-    if os.path.lexists(target) and not target.is_file():
-        raise OSError(errno.EEXIST, "it is not a regular file")
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(target)
     descriptor, staging = _create(target)
@@ -31,8 +31,7 @@ def write_atomically(content: bytes, target: Path) -> None:
             file.write(content)
             file.flush()
             os.fsync(descriptor)
-            with contextlib.suppress(OSError):
-                os.fchmod(descriptor, stat.S_IMODE(target.stat().st_mode))  # of the earlier file, if any
+            _keep_mode(descriptor, target)
             os.replace(staging, target)  # while it is locked: nobody else may take it for stale
     except BaseException:
         staging.unlink(missing_ok=True)
@@ -45,10 +44,28 @@ def sync_directory(directory: Path) -> None:
     if os.name == "posix":
         descriptor = os.open(directory, os.O_RDONLY)
         try:
-            with contextlib.suppress(OSError):  # the new file is in its place, whatever this file system can do
-                os.fsync(descriptor)
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot do it for directories
+                raise
         finally:
             os.close(descriptor)
+
+
+def obstacle(target: Path) -> str:
+    """What stands there that no file may replace: a directory, a pipe, a link that leads in a circle; or nothing."""
+    place = os.path.realpath(target)
+    if not os.path.lexists(place) or os.path.isfile(place):
+        return ""
+    return f"it is {'a directory' if os.path.isdir(place) else 'no regular file'}"
+
+
+def _keep_mode(descriptor: int, target: Path) -> None:
+    """Gives a new file the mode of the earlier one, if there is one."""
+    if target.exists():
+        mode = stat.S_IMODE(target.stat().st_mode)
+        if mode != stat.S_IMODE(os.fstat(descriptor).st_mode):
+            os.fchmod(descriptor, mode)
 
 
 def _create(target: Path) -> tuple[int, Path]:

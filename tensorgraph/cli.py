@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import tensorgraph
-from tensorgraph.atomic import write_atomically
+from tensorgraph.atomic import obstacle, write_atomically
 from tensorgraph.errors import BudgetError, CheckpointError, MissingToolError, SpecError, TensorGraphError
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         device = checked_device(arguments.device)
     except ValueError as error:
         return _fail(f"tensorgraph: --device: {error}", 2)
-    dtypes = [dtype for name, dtype in DTYPES.items() if arguments.dtype in (name, "both")][::-1]
+    dtypes = [DTYPES[name] for name in ("float64", "float32") if arguments.dtype in (name, "both")]
     start = time.perf_counter()
     with _progress() as tell:
         found = verify(arguments.package, arguments.checkpoint, device, dtypes, arguments.only or NAMES, tell)
@@ -275,9 +275,8 @@ def _assumptions(imported: "Spec", energy_unit: str) -> str:
 
 
 def _refuse_all_but_files(path: Path) -> None:
-    if os.path.exists(path) and not os.path.isfile(path):
-        kind = "a directory" if os.path.isdir(path) else "no regular file"
-        raise TensorGraphError(f"cannot write {path}: it is {kind}; allowed: a file, or a path where one can be made")
+    if reason := obstacle(path):
+        raise TensorGraphError(f"cannot write {path}: {reason}; allowed: a file, or a path where one can be made")
 
 
 def _write_file(path: Path, text: str) -> None:
