@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from tensorgraph.battery import (
     verify,
 )
 from tensorgraph.battery import battery as registry
-from tensorgraph.battery.bounds import BOUNDS
+from tensorgraph.battery.bounds import BOUNDS, MACHINERY_BOUNDS
 from tensorgraph.battery.certificate import check_invariants
 from tensorgraph.battery.predictions import predictions, scales
 from tensorgraph.battery.structures import PERIODIC, SEED, Maker, rotation, structures, water_cluster
@@ -236,4 +237,7 @@ def test_a_package_without_a_network_is_checked_as_far_as_it_goes(
 def test_the_docs_show_the_bounds_and_what_is_rejected() -> None:
     page = (ROOT / "docs" / "verify.md").read_text(encoding="utf-8")
     assert table() in page
+    for name, bound in MACHINERY_BOUNDS.items():
+        row = rf"^\| {re.escape(name)}( \([^|]*)? \| {bound.float64:g} \| {bound.float32:g} \|"
+        assert re.search(row, page, re.MULTILINE), name
     assert all(f"**{name}" in page or f", {name}" in page for name in NAMES)

@@ -16,21 +16,13 @@ import torch
 from torch.export import ExportedProgram
 
 from tensorgraph.battery import recording
+from tensorgraph.battery.bounds import machinery_bound
 from tensorgraph.battery.check import Check, worst
 from tensorgraph.battery.interpreted import interpreted_kernels
 from tensorgraph.battery.subject import Subject
 from tensorgraph.battery.switching import c_programs
 from tensorgraph.battery.training import Problem, Results, deviations, problem, trainable
 from tensorgraph.errors import one_line
-
-BOUNDS = {
-    "programs": {torch.float64: 1e-11, torch.float32: 1e-3},
-    "recorded": {torch.float64: 1e-12, torch.float32: 1e-4},
-}
-"""Of deviations relative to the largest element of a result, by dtype of the model: what rounding may grow to.
-
-Random weights show 5e-14 and 9e-5 for programs, 1e-15 and 4e-7 for what is recorded; trained ones may cancel more.
-"""
 
 SIZES = (6, 1, 5)
 """Atoms of the structures; one has no neighbours."""
@@ -69,17 +61,16 @@ def check_recorded(subject: Subject) -> tuple[Check, ...]:
 
 def _programs(subject: Subject, given: Problem) -> Iterator[Check]:
     exact, interaction = _reference(subject, given)
-    bound = BOUNDS["programs"][subject.dtype]
     on_cpu = given.converted(CPU, subject.dtype)
     if subject.dtype != torch.float64:
         with c_programs(subject.package, allowed=False):
-            check = _compared("backend: plain PyTorch", on_cpu.results, exact, interaction, bound)
+            check = _compared("backend: plain PyTorch", on_cpu.results, exact, interaction, subject.dtype)
         yield check
     with c_programs(subject.package) as ran:
-        check = _compared("backend: programs in C", on_cpu.results, exact, interaction, bound)
+        check = _compared("backend: programs in C", on_cpu.results, exact, interaction, subject.dtype)
     if ran.missing or not ran.programs:
         missing = f"not compiled, see the warnings: {ran.missing}"
-        yield _skipped(check.name, ran.why_not) if ran.why_not else Check(check.name, math.inf, bound, "", missing)
+        yield _skipped(check.name, ran.why_not) if ran.why_not else replace(check, measured=math.inf, where=missing)
     else:
         yield check
     name = "backend: Triton kernels"
@@ -88,7 +79,7 @@ def _programs(subject: Subject, given: Problem) -> Iterator[Check]:
     elif not ran.programs:
         yield _skipped(name, ran.why_not)
     elif subject.device.type == "cuda":
-        yield _compared(name, given.results, exact, interaction, bound)
+        yield _compared(name, given.results, exact, interaction, subject.dtype)
     else:
         yield _interpreted(f"{name}, interpreted", subject)
 
@@ -104,7 +95,7 @@ def _interpreted(name: str, subject: Subject) -> Check:
     given = _heard_by_one(problem(subject, FEW))
     exact, interaction = _reference(subject, given)
     with interpreted_kernels(subject.package, SECONDS) as interpreter:
-        check = _compared(name, given.results, exact, interaction, BOUNDS["programs"][subject.dtype])
+        check = _compared(name, given.results, exact, interaction, subject.dtype)
     return _skipped(name, f"not done within {SECONDS:g} s") if interpreter.expired else check
 
 
@@ -120,7 +111,7 @@ def _heard_by_one(given: Problem) -> Problem:
 
 def _recorded(given: Problem) -> Iterator[Check]:
     expected, interaction = given.results(), given.interaction()
-    bound = BOUNDS["recorded"][given.batch.displacements.dtype]
+    dtype = given.batch.displacements.dtype
     programs: list[ExportedProgram] = []
 
     def exported() -> Results:
@@ -139,11 +130,14 @@ def _recorded(given: Problem) -> Iterator[Check]:
         ("exported, saved and reloaded", reloaded),
     )
     for name, run in ways:
-        yield _compared(f"backend: {name}", run, expected, interaction, bound)
+        yield _compared(f"backend: {name}", run, expected, interaction, dtype)
 
 
-def _compared(name: str, run: Callable[[], Results], expected: Results, interaction: float, bound: float) -> Check:
+def _compared(
+    name: str, run: Callable[[], Results], expected: Results, interaction: float, dtype: torch.dtype
+) -> Check:
     """Whatever a backend raises is what is wrong with it."""
+    bound = machinery_bound(name, dtype)
     try:
         found = run()
     except Exception as error:

@@ -126,7 +126,7 @@ def verify(
     """The certificate and the battery of a package, of a package with a checkpoint, or of a checkpoint alone.
 
     Of a package without a network the certificate and the symmetry of its invariants are checked; the rest is skipped.
-    Raises PackageError and CheckpointError as `subject_of` does, and PackageError for a manifest without a basis.
+    Raises PackageError and CheckpointError as `open_potential` does, and PackageError for a manifest without a basis.
     """
     only = tuple(only)
     package, weights = open_potential(path, checkpoint)
@@ -141,7 +141,7 @@ def verify(
             checks = _guarded("invariants", check_invariants, package, torch.device(device), dtype)
             rows += [Row(name, check) for check in checks]
         if hasattr(package, "Model") or weights is not None:
-            subject = subject_of(path, checkpoint, device, dtype)
+            subject = subject_of(package, weights, device, dtype)
             rows += [Row(name, check) for check in run_battery(subject, tell_dtype, only)]
     if not hasattr(package, "Model"):
         rows += [Row(None, Check(name, None, None, "", NO_NETWORK)) for name, _ in CHECKS if name in only]

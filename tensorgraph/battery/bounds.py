@@ -66,6 +66,27 @@ BOUNDS: Mapping[str, Bound] = {
     "drift of the energy": Bound(1e-6, 1e-5, "eV/atom/ps", "the integrator has none; what is left are forces' errors"),
 }
 
+MACHINERY_BOUNDS: Mapping[str, Bound] = {
+    "backend: plain PyTorch": Bound(0.0, 1e-3, "", "in float64 it is the reference"),
+    "backend: programs in C": Bound(1e-11, 1e-3, "", "rounding, of which random weights show 5e-14 and 9e-5"),
+    "backend: Triton kernels": Bound(1e-11, 1e-3, "", "as those in C"),
+    "backend: torch.compile": Bound(1e-12, 1e-4, "", "the same programs, in another order at most: 1e-15 and 4e-7"),
+    "backend: make_fx": Bound(1e-12, 1e-4, "", "as compiled ones"),
+    "backend: torch.export": Bound(1e-12, 1e-4, "", "as compiled ones"),
+    "backend: exported, saved and reloaded": Bound(1e-12, 1e-4, "", "as compiled ones"),
+    "float32: energies": Bound(1e-4, 1e-4, "", "rounding, of which random weights show up to 1.6e-5"),
+    "float32: forces and virials": Bound(5e-4, 5e-4, "", "rounding, of which random weights show up to 6.5e-5"),
+    "determinism: repeats": Bound(0.0, 0.0, "", "equal numbers for equal inputs"),
+    "determinism: programs, 1 to 3 threads": Bound(0.0, 0.0, "", "each sum is taken by one thread in one order"),
+    "determinism: model, 1 to 3 threads": Bound(1e-12, 1e-4, "", "PyTorch's products of matrices share their sums"),
+}
+"""Of what computes the surface; what values are relative to, the modules of these checks say."""
+
+
+def machinery_bound(name: str, dtype: torch.dtype) -> float:
+    """The bound of a row about backends, precision or determinism, for models of this dtype."""
+    return MACHINERY_BOUNDS[name.removesuffix(", interpreted")].of(dtype)
+
 
 def judged(subject: Subject, name: str, found: Mapping[str, float | Sequence[float]]) -> Check:
     """The check `name` of values, one or several for each thing they were found for, against its bound."""

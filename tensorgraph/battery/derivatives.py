@@ -87,8 +87,10 @@ def check_virial(subject: Subject) -> tuple[Check, ...]:
     tried = [make.packed(2, pbc) for pbc in PERIODIC] + [make.packed(1, PERIODIC[7])]
     found = predictions(subject, tried)
     paths, expected, where = [], [], []
-    for atoms, one, scale in zip(tried, found, scales(subject, tried, found), strict=True):
+    asymmetry: dict[str, float] = {}
+    for index, (atoms, one, scale) in enumerate(zip(tried, found, scales(subject, tried, found), strict=True)):
         periodic = "".join(name for name, is_periodic in zip("abc", atoms.pbc, strict=True) if is_periodic) or "none"
+        asymmetry[f"structure {index}, periodic: {periodic}"] = largest(one.virial - one.virial.T) / scale.virial
         for first, second in VOIGT:
             strain = np.zeros((3, 3))
             strain[first, second] += 0.5
@@ -97,10 +99,6 @@ def check_virial(subject: Subject) -> tuple[Check, ...]:
             expected.append((float((one.virial * strain).sum()), scale.virial))
             where.append(f"periodic: {periodic}, {'xyz'[first]}{'xyz'[second]}")
     slopes = extrapolated(subject, paths, STRAINS[subject.dtype], lambda one: np.array([one.energy]))
-    asymmetry = {
-        str(index): largest(one.virial - one.virial.T) / scale.virial
-        for index, (one, scale) in enumerate(zip(found, scales(subject, tried, found), strict=True))
-    }
     return (
         judged(subject, "virials: strain derivatives", _relative(where, slopes, expected)),
         judged(subject, "virials: symmetry", asymmetry),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tensorgraph.battery.bounds import machinery_bound
 from tensorgraph.battery.check import Check, worst
 from tensorgraph.battery.subject import Subject
 from tensorgraph.battery.switching import Dispatch, c_programs, programs_by
@@ -16,12 +17,6 @@ from tensorgraph.battery.training import Problem, deviations, problem, trainable
 
 REPEATS = 3
 THREADS = (1, 2, 3)
-ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-4}
-"""Of the whole model over numbers of threads, relative: PyTorch's products of matrices share their sums among threads.
-
-Programs in C have no such bound: each of their sums is taken by one thread in one order.
-"""
-
 ROWS = 8192
 """Atoms times features from which a program runs on three threads."""
 
@@ -54,14 +49,14 @@ def _atoms(subject: Subject) -> int:
 def _repeats(given: Problem) -> Check:
     first, interaction = given.results(), given.interaction()
     found = [deviations(given.results(), first, interaction) for _ in range(REPEATS - 1)]
-    return worst("determinism: repeats", _largest(found), 0.0)
+    return worst(name := "determinism: repeats", _largest(found), machinery_bound(name, first["forces"].dtype))
 
 
 def _model(title: str, subject: Subject, given: Problem) -> Check:
     first, *others = _over_threads(given.results)
     interaction = given.interaction()
     found = [deviations(other, first, interaction) for other in others]
-    return worst(title, _largest(found), ROUNDING[subject.dtype])
+    return worst(title, _largest(found), machinery_bound(title, subject.dtype))
 
 
 def _programs(title: str, subject: Subject, given: Problem) -> Check:
@@ -82,7 +77,7 @@ def _programs(title: str, subject: Subject, given: Problem) -> Check:
     if ran.missing or not ran.programs:
         reason = ran.why_not or f"not compiled: {ran.missing}"
         return Check(title, None, None, "", f"skipped: {reason}")
-    return worst(title, found, 0.0)
+    return worst(title, found, machinery_bound(title, subject.dtype))
 
 
 def _over_threads(function: Callable[[], Any]) -> list[Any]:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import torch
 
+from tensorgraph.battery.bounds import machinery_bound
 from tensorgraph.battery.check import Check, worst
 from tensorgraph.battery.subject import Subject
 from tensorgraph.battery.training import VALUES, deviations, problem
-
-BOUNDS = {"energies": 1e-4, "forces": 5e-4}
-"""Of deviations relative to the interaction of an atom, and to the largest component of forces and of virials.
-
-Random weights show up to 1.6e-5 and 6.5e-5.
-"""
 
 SIZES = (24, 1, 2, 9)
 """Atoms of the structures."""
 
 
 def check_precision(subject: Subject) -> tuple[Check, Check]:
-    """The errors of energies and of forces and virials in float32, with the weights and distances that float32 has.
+    """The errors of energies and of forces and virials in float32, with the weights and distances that float32 has:
+    relative to the interaction of an atom, and to the largest component of forces and of virials.
 
     Weights and displacements are rounded first, so that both precisions are given the same ones. In float32 the model
     runs on its device, in float64 on the CPU. It has to be a torch module that can be copied.
@@ -31,6 +27,6 @@ def check_precision(subject: Subject) -> tuple[Check, Check]:
     energies = {name: found[name] for name in VALUES if name.startswith("energ")}
     slopes = {name: found[name] for name in VALUES if name not in energies}
     return (
-        worst("float32: energies", energies, BOUNDS["energies"]),
-        worst("float32: forces and virials", slopes, BOUNDS["forces"]),
+        worst(name := "float32: energies", energies, machinery_bound(name, torch.float32)),
+        worst(name := "float32: forces and virials", slopes, machinery_bound(name, torch.float32)),
     )

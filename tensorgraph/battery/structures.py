@@ -101,6 +101,15 @@ class Maker:
                     return clear
             wanted *= 0.99
 
+    def lattice(self, n_atoms: int) -> Atoms:
+        """A cluster of any size: near the sites of a cubic lattice, about as far apart as bonded atoms."""
+        numbers = self.numbers(n_atoms)
+        length = 2 * float(np.mean([covalent_radii[number] for number in self.species]))
+        spacing = min(length, self.cutoff / 2)
+        side = int(np.ceil(n_atoms ** (1 / 3)))
+        sites = np.argwhere(np.ones((side, side, side)))[:n_atoms]
+        return Atoms(numbers, spacing * (sites + self.random.uniform(-0.15, 0.15, sites.shape)))
+
     def _clear(self, atoms: Atoms) -> Atoms:
         """The structure scaled by a few per cent, so that no distance is close to the cutoff.
 

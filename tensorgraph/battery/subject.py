@@ -12,8 +12,9 @@ import torch
 from ase import Atoms
 
 from tensorgraph.errors import PackageError
-from tensorgraph.potential import load_model, open_potential
+from tensorgraph.potential import load_model
 from tensorgraph.runtime.batch import Batch, batch_structures
+from tensorgraph.runtime.loading import package_directory
 
 
 @dataclass(frozen=True)
@@ -60,19 +61,18 @@ class Subject:
 
 
 def subject_of(
-    path: str | Path,
-    checkpoint: str | Path | None = None,
+    package: ModuleType,
+    weights: str | Path | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float64,
 ) -> Subject:
-    """The potential in a package, in a package with a checkpoint, or in a checkpoint alone.
+    """The potential of a package and the weights in a checkpoint, such as `open_potential` gives; without, of
+    `Model(seed=0)`.
 
-    A package without a checkpoint gets the weights of `Model(seed=0)`. Raises PackageError and CheckpointError as
-    `open_potential` and `load_model` do.
+    Raises PackageError for a package without a network, and CheckpointError as `load_model` does.
     """
-    package, weights = open_potential(path, checkpoint)
-    if not hasattr(package, "Model"):
-        raise PackageError(f"{path} has no Model; allowed: the package of a spec with a network")
     if weights is not None:
         return Subject(package, load_model(weights, device, dtype, package=package))
+    if not hasattr(package, "Model"):
+        raise PackageError(f"{package_directory(package)} has no Model; allowed: the package of a spec with a network")
     return Subject(package, package.Model(seed=0).to(device=device, dtype=dtype))

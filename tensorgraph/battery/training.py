@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase import Atoms
-from ase.data import covalent_radii
 from torch import Tensor
 
+from tensorgraph.battery.structures import Maker
 from tensorgraph.battery.subject import Subject
 from tensorgraph.runtime.batch import Batch
 
@@ -125,19 +124,9 @@ def _largest(values: Tensor) -> float:
 
 def problem(subject: Subject, sizes: Sequence[int]) -> Problem:
     """The subject's model with clusters of so many atoms."""
-    return Problem(subject.model, subject.batch([cluster(subject, size, seed) for seed, size in enumerate(sizes)]))
-
-
-def cluster(subject: Subject, n_atoms: int, seed: int) -> Atoms:
-    """Atoms of all species in turn near the sites of a cubic lattice, about as far apart as bonded ones."""
-    random = np.random.default_rng(seed)
-    order = random.permutation(subject.species)
-    length = 2 * float(np.mean([covalent_radii[number] for number in subject.species]))
-    spacing = min(length, subject.cutoff / 2)
-    side = int(np.ceil(n_atoms ** (1 / 3)))
-    sites = np.argwhere(np.ones((side, side, side)))[:n_atoms]
-    positions = spacing * (sites + random.uniform(-0.15, 0.15, sites.shape))
-    return Atoms([int(order[k % len(order)]) for k in range(n_atoms)], positions)
+    makers = [Maker(np.random.default_rng(seed), subject.species, subject.cutoff) for seed in range(len(sizes))]
+    clusters = [maker.lattice(size) for maker, size in zip(makers, sizes, strict=True)]
+    return Problem(subject.model, subject.batch(clusters))
 
 
 @contextmanager
