@@ -211,6 +211,15 @@ def counting_compiler(folder: Path, before: str = "") -> tuple[str, Path]:
     return str(script), log
 
 
+def empty_cache(libraries: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new folder for a package's libraries, in a process that has not warned of, nor given up, any compiler."""
+    folder.mkdir(mode=0o700)
+    monkeypatch.setattr(libraries, "_cache", lambda: folder)
+    monkeypatch.setattr(libraries, "_said", set())
+    monkeypatch.setattr(libraries, "_given_up", {})
+    return folder
+
+
 def uses(log: Path) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
 

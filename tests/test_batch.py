@@ -322,16 +322,6 @@ def test_targets_that_are_not_finite_name_the_structure(wrong: dict) -> None:
         batch_structures(frames, 3.0, targets=True)
 
 
-def test_missing_targets_name_the_structure() -> None:
-    labelled = molecule(2, 1)
-    labelled.calc = SinglePointCalculator(labelled, energy=1.0, forces=np.zeros((2, 3)))
-    only_energy = molecule(2, 1)
-    only_energy.calc = SinglePointCalculator(only_energy, energy=1.0)
-    for unlabelled in (molecule(2, 2), only_energy):
-        with pytest.raises(StructureError, match=r"^structure 1: the structure carries no (energy|forces): no key"):
-            batch_structures([labelled, unlabelled], 3.0, targets=True)
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_positions_that_are_not_finite_are_named(value: float) -> None:
     atoms = molecule(3, 1, symbols="C")

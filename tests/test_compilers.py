@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from generated.hipnn import libraries, native, trials
-from tests.helpers import counting_compiler, uses
+from tests.helpers import counting_compiler, empty_cache, uses
 
 ROOT = Path(__file__).parents[1]
 REAL = shutil.which(os.environ.get("CC", "cc"))
@@ -115,12 +115,7 @@ MISTAKES = {
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
     """An empty folder for libraries, and a process that has not warned of, or given up, any compiler."""
-    folder = tmp_path / "cache"
-    folder.mkdir(mode=0o700)
-    monkeypatch.setattr(libraries, "_cache", lambda: folder)
-    monkeypatch.setattr(libraries, "_said", set())
-    monkeypatch.setattr(libraries, "_given_up", {})
-    return folder
+    return empty_cache(libraries, tmp_path / "cache", monkeypatch)
 
 
 def built(source: str, name: str, dtype: torch.dtype = torch.float64):

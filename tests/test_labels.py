@@ -242,3 +242,13 @@ def test_stresses_of_molecules_are_optional_labels_that_they_do_not_have() -> No
     one.info["stress"], other.info["stress"] = np.zeros((3, 3)), np.eye(3)
     batch = batch_structures([one, other], 5.0, targets=("energy", "stress"), optional="stress")
     assert batch.has_stress.tolist() == [False, True]
+
+
+def test_missing_targets_name_the_structure() -> None:
+    labelled = molecule(2, 1)
+    labelled.calc = SinglePointCalculator(labelled, energy=1.0, forces=np.zeros((2, 3)))
+    only_energy = molecule(2, 1)
+    only_energy.calc = SinglePointCalculator(only_energy, energy=1.0)
+    for unlabelled in (molecule(2, 2), only_energy):
+        with pytest.raises(StructureError, match=r"^structure 1: the structure carries no (energy|forces): no key"):
+            batch_structures([labelled, unlabelled], 3.0, targets=True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from generated.hiphop4 import libraries, native
-from tests.helpers import counting_compiler, library_in, put, uses
+from tests.helpers import counting_compiler, empty_cache, library_in, put, uses
 
 ANSWER = b"int answer(void) { return 42; }"
 
@@ -20,12 +20,7 @@ ANSWER = b"int answer(void) { return 42; }"
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
     """An empty folder for libraries, and a process that has not warned of anything."""
-    folder = tmp_path / "cache"
-    folder.mkdir(mode=0o700)
-    monkeypatch.setattr(libraries, "_cache", lambda: folder)
-    monkeypatch.setattr(libraries, "_said", set())
-    monkeypatch.setattr(libraries, "_given_up", {})
-    return folder
+    return empty_cache(libraries, tmp_path / "cache", monkeypatch)
 
 
 @pytest.fixture
