@@ -75,11 +75,14 @@ def read_text(path: Path, file: str) -> str:
         raise SpecError(file, line, f"byte 0x{data[error.start]:02x} is not UTF-8; allowed: UTF-8 text") from None
 
 
-def parse_yaml(text: str, file: str) -> Located:
-    """The one mapping that `text` holds. Raises SpecError, with the line of the first construct that is not allowed."""
+def parse_yaml(text: str, file: str, expected: str) -> Located:
+    """The one mapping that `text` holds. Raises SpecError, with the line of the first construct that is not allowed.
+
+    `expected` says in an error message what a file without a mapping should hold.
+    """
     text = text.removeprefix("\ufeff")
     try:
-        return _Reader(YAML(typ="safe", pure=True).parse(text), file).document()
+        return _Reader(YAML(typ="safe", pure=True).parse(text), file, expected).document()
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -107,22 +110,23 @@ def plain_value(text: str) -> str | int | float | bool | None:
 class _Reader:
     """Reads values off a stream of YAML events; it stops at the first event that is not allowed."""
 
-    def __init__(self, events: Iterator[Any], file: str) -> None:
+    def __init__(self, events: Iterator[Any], file: str, expected: str) -> None:
         self.events = events
         self.file = file
+        self.expected = expected
         self.lines: dict[Keys, int] = {}
 
     def document(self) -> Located:
         next(self.events)  # the start of the stream
         start = next(self.events)
         if isinstance(start, StreamEndEvent):
-            raise SpecError(self.file, 1, "the file is empty; allowed: a mapping with the keys name and basis")
+            raise SpecError(self.file, 1, f"the file is empty; allowed: {self.expected}")
         self._check_directives(start)
         first = next(self.events)
         if isinstance(first, ScalarEvent) and not first.value:
-            self._refuse(first, "the document is empty; allowed: a mapping with the keys name and basis")
+            self._refuse(first, f"the document is empty; allowed: {self.expected}")
         if not isinstance(first, MappingStartEvent):
-            self._refuse(first, "the document is no mapping; allowed: a mapping with the keys name and basis")
+            self._refuse(first, f"the document is no mapping; allowed: {self.expected}")
         value = self._value(first, ())
         next(self.events)  # the end of the document
         after = next(self.events)

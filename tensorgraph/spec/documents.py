@@ -1,0 +1,108 @@
+"""YAML files as validated values, with every mistake told as `FILE:LINE: what is wrong; allowed: what is allowed`.
+
+A document is described by a `SpecModel` whose fields carry `Allowed` notes; sections are fields that are such models
+themselves. Specs and the configs of training are documents.
+"""
+
+from difflib import get_close_matches
+from typing import Any, TypeVar, get_args
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from tensorgraph.errors import SpecError
+from tensorgraph.spec.elements import SYMBOLS
+from tensorgraph.spec.model import Allowed, SpecModel
+from tensorgraph.spec.yaml_source import Located, parse_yaml
+
+_MAX_SHOWN = 40
+Document = TypeVar("Document", bound=SpecModel)
+
+
+def parse_document(kind: type[Document], text: str, file: str) -> Document:
+    """The document of this kind in the YAML `text`. Raises SpecError: `file` and the line of the first mistake."""
+    source = parse_yaml(text, file, required_keys(kind))
+    for key, value in source.value.items():
+        if value is None and _section(kind, [key]) is not None:  # else it would silently mean "no such section"
+            raise SpecError(file, source.line((key,)), f"`{key}` is empty; allowed: {_allowed(kind, key)}")
+    try:
+        return kind.model_validate(dict(source.value))
+    except ValidationError as error:
+        line, message = _first_problem(error, source, kind)
+        raise SpecError(file, line, message) from None
+
+
+def required_keys(kind: type[SpecModel]) -> str:
+    """What every document of the kind is, in the words that an error message ends with."""
+    names = [name for name, field in kind.model_fields.items() if field.is_required()]
+    return f"a mapping with the keys {' and '.join(names)}"
+
+
+def _first_problem(error: ValidationError, source: Located, kind: type[SpecModel]) -> tuple[int, str]:
+    """The first problem by line. A missing key counts only where no unknown key may be its misspelling."""
+    details = error.errors(include_url=False)
+    misspelt = {item["loc"][:-1] for item in details if item["type"] == "extra_forbidden"}
+    wanted = [item for item in details if item["type"] != "missing" or item["loc"][:-1] not in misspelt]
+    problems = [(_line(item, source), _message(item, kind)) for item in wanted]
+    return min(problems, key=lambda problem: problem[0])
+
+
+def _line(item: ErrorDetails, source: Located) -> int:
+    """The line of a problem: a validator may point to an element, or to the sibling that conflicts with a default."""
+    keys, hints = item["loc"], item.get("ctx", {})
+    sibling = (*keys[:-1], hints.get("sibling", ""))
+    if keys not in source.lines and sibling in source.lines:
+        return source.line(sibling)
+    return source.line((*keys, hints["element"]) if "element" in hints else keys)
+
+
+def _message(item: ErrorDetails, kind: type[SpecModel]) -> str:
+    keys = [key for key in item["loc"] if isinstance(key, str)]
+    section = _section(kind, keys[:-1])
+    assert section is not None, f"{item['loc']} is in no section"
+    key, name = keys[-1], ".".join(keys)
+    if item["type"] == "extra_forbidden":
+        known = list(section.model_fields)
+        return f"unknown key {_shown(key)}{_suggestion(key, known)}; allowed: {', '.join(known)}"
+    if item["type"] == "missing":
+        return f"the key `{name}` is missing; allowed: {_allowed(section, key)}"
+    wrong = item["msg"] if item["type"] == "spec_value" else f"is {_shown(item['input'])}"
+    if item["type"] == "spec_value" and isinstance(item["input"], str):
+        wrong += _suggestion(item["input"].capitalize(), SYMBOLS if key == "species" else ())
+    if len(keys) < len(item["loc"]):
+        name += f"[{item['loc'][-1]}]"
+    return f"`{name}` {wrong}; allowed: {_allowed(section, key)}"
+
+
+def _section(kind: type[SpecModel], keys: list[str]) -> type[SpecModel] | None:
+    """The model of the section at `keys`, or None where something else stands there."""
+    section: type[SpecModel] | None = kind
+    for key in keys:
+        annotation = section.model_fields[key].annotation if section and key in section.model_fields else None
+        kinds = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type)]
+        section = next((one for one in kinds if issubclass(one, SpecModel)), None)
+    return section
+
+
+def _allowed(section: type[SpecModel], key: str) -> str:
+    return next(note.text for note in section.model_fields[key].metadata if isinstance(note, Allowed))
+
+
+def _suggestion(word: str, known: tuple[str, ...] | list[str]) -> str:
+    close = get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _shown(value: Any) -> str:
+    """A value of a YAML document as its author would know it, cut short."""
+    match value:
+        case None:
+            return "empty"
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "a mapping"
+        case tuple():
+            return "a list" if value else "an empty list"
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
