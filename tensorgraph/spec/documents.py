@@ -4,6 +4,7 @@ A document is described by a `SpecModel` whose fields carry `Allowed` notes; sec
 themselves. Specs and the configs of training are documents.
 """
 
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
 
@@ -22,20 +23,30 @@ Document = TypeVar("Document", bound=SpecModel)
 def parse_document(kind: type[Document], text: str, file: str) -> Document:
     """The document of this kind in the YAML `text`. Raises SpecError: `file` and the line of the first mistake."""
     source = parse_yaml(text, file, required_keys(kind))
-    for key, value in source.value.items():
-        if value is None and _section(kind, [key]) is not None:  # else it would silently mean "no such section"
-            raise SpecError(file, source.line((key,)), f"`{key}` is empty; allowed: {_allowed(kind, key)}")
     try:
-        return kind.model_validate(dict(source.value))
+        document = kind.model_validate(dict(source.value))
     except ValidationError as error:
         line, message = _first_problem(error, source, kind)
         raise SpecError(file, line, message) from None
+    for keys in _empty(source.value):  # else it would silently mean "no such key"
+        allowed = _allowed(_section(kind, keys[:-1]) or kind, keys[-1])
+        raise SpecError(file, source.line(tuple(keys)), f"`{'.'.join(keys)}` is empty; allowed: {allowed}")
+    return document
 
 
 def required_keys(kind: type[SpecModel]) -> str:
     """What every document of the kind is, in the words that an error message ends with."""
     names = [name for name, field in kind.model_fields.items() if field.is_required()]
     return f"a mapping with the keys {' and '.join(names)}"
+
+
+def _empty(value: Mapping[str, Any]) -> Iterator[list[str]]:
+    """The paths of all keys without a value."""
+    for key, inner in value.items():
+        if inner is None:
+            yield [key]
+        elif isinstance(inner, Mapping):
+            yield from ([key, *rest] for rest in _empty(inner))
 
 
 def _first_problem(error: ValidationError, source: Located, kind: type[SpecModel]) -> tuple[int, str]:
