@@ -44,6 +44,10 @@ class StructureError(TensorGraphError, ValueError):
     """Atoms that a potential cannot take: the message says which atom and why."""
 
 
+class TrainingError(TensorGraphError):
+    """A training cannot start, go on or end as asked."""
+
+
 class CheckpointError(TensorGraphError):
     """A checkpoint is unreadable, or belongs to another spec."""
 

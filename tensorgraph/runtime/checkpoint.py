@@ -27,8 +27,12 @@ _MAX_SPEC = 2**20  # characters
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # the types of weights in a file
 
 
-def save_checkpoint(model: torch.nn.Module, package: ModuleType, path: str | Path) -> None:
+def save_checkpoint(
+    model: torch.nn.Module, package: ModuleType, path: str | Path, *, training: str | None = None
+) -> None:
     """Write the weights of `model`, an instance of `package.Model`, with the package's spec; atomically.
+
+    `training` is a text that says how the weights came about; `training_of_checkpoint` gives it back.
 
     The model may be wrapped, in whole or in parts, by `torch.compile`, `DataParallel`, `DistributedDataParallel` or
     `AveragedModel`: the file holds the names and values of the model inside.
@@ -47,6 +51,8 @@ def save_checkpoint(model: torch.nn.Module, package: ModuleType, path: str | Pat
         for name, tensor in found.items()
     }
     _check_values(tensors, "the model")
+    if training is not None:
+        metadata["training"] = training
     try:
         write_atomically(safetensors.torch.save(tensors, metadata=metadata), Path(path))
     except (OSError, ValueError, safetensors.SafetensorError) as error:  # ValueError: a null character in the path
@@ -96,6 +102,18 @@ def spec_of_checkpoint(path: str | Path) -> str:
     if hashlib.sha256(spec.encode(errors="surrogatepass")).hexdigest() != metadata.get("spec_digest"):
         raise CheckpointError(f"{path} contradicts itself: its spec is not the one that its digest stands for")
     return spec
+
+
+def training_of_checkpoint(path: str | Path) -> str | None:
+    """How the weights at `path` came about: the text that `save_checkpoint` was given, or None.
+
+    `tensorgraph train` gives a JSON document with the keys config, versions and progress. Raises CheckpointError for a
+    file that is not a checkpoint.
+    """
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+    _check_format(metadata, path)
+    return metadata.get("training")
 
 
 def _check_format(metadata: dict[str, str], path: str | Path) -> None:

@@ -1,0 +1,127 @@
+"""The structures of a training: read, split into parts, looked at for what goes wrong with data, and listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tensorgraph.dataset import (
+    LabelledStructure,
+    duplicates,
+    duplicates_within,
+    read_structures,
+    unit_warnings,
+)
+from tensorgraph.errors import DataError
+from tensorgraph.runtime.labels import TARGETS, LabelChoice
+from tensorgraph.training.config import DataConfig, TrainConfig
+from tensorgraph.training.samples import Samples, list_samples
+from tensorgraph.training.start import Subject
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The structures that a run sees. Of the validation part there may be none; nothing here is seen of the tests."""
+
+    train: list[LabelledStructure]
+    valid: list[LabelledStructure]
+
+
+def label_choice(config: DataConfig, structures_lack: bool = True) -> LabelChoice:
+    """Which labels are read: all that there are, unless `structures_lack` is False."""
+    return LabelChoice.of(TARGETS, TARGETS if structures_lack else (), config.keys)
+
+
+def read_parts(config: TrainConfig, seed: int, species: Sequence[int], tell: Tell) -> Parts:
+    """The training and validation parts of a run with this seed.
+
+    Raises DataError and StructureError, naming file and frame, for what cannot be read or trained on.
+    """
+    data = config.data
+    structures = _read(data.train, data, species)
+    _check_labels(structures, data)
+    for warning in unit_warnings(structures):
+        tell(f"warning: {warning}")
+    if isinstance(data.valid, float):
+        parts = _split(structures, data.valid, seed)
+    else:
+        parts = Parts(structures, _read(data.valid, data, species))
+    _warn_of_repetition(parts, data, species, tell)
+    return parts
+
+
+def listed_parts(parts: Parts, config: TrainConfig, subject: Subject, folder: Path, tell: Tell) -> tuple[Samples, Samples | None]:
+    """The parts with their pairs, in memory or in files in `folder`."""
+
+    def listed(structures: list[LabelledStructure]) -> Samples:
+        species = tuple(subject.species.values())
+        return list_samples(structures, subject.cutoff, species, config.dtype, config.data.memory, folder)
+
+    train, valid = listed(parts.train), listed(parts.valid) if parts.valid else None
+    for name, samples in (("training", train), ("validation", valid)):
+        if samples is not None:
+            tell(_description(name, samples))
+    return train, valid
+
+
+def _read(files: Sequence[str], data: DataConfig, species: Sequence[int]) -> list[LabelledStructure]:
+    found = read_structures(files, label_choice(data), data.group_key, species)
+    for one in found:
+        if all(getattr(one.labels, name) is None for name in TARGETS):
+            raise DataError(f"{one.origin}: there is no energy, no forces and no stress to train on; {_hint(data)}")
+    return found
+
+
+def _hint(data: DataConfig) -> str:
+    named = [f"{name}_key: {key}" for name, key in data.keys.items() if key is not None]
+    return f"looked for {', '.join(named)}" if named else "energy_key, forces_key and stress_key in `data` name labels"
+
+
+def _check_labels(structures: list[LabelledStructure], data: DataConfig) -> None:
+    """A label whose key the user named must be there at least once."""
+    for name, key in data.keys.items():
+        label = "stress" if name == "virial" else name
+        if key is not None and all(getattr(one.labels, label) is None for one in structures):
+            raise DataError(f"{', '.join(data.train)}: no structure has {key!r}, which {name}_key names")
+
+
+def _split(structures: list[LabelledStructure], fraction: float, seed: int) -> Parts:
+    """A fraction of the structures, at least one, taken at random for validation."""
+    if not fraction:
+        return Parts(structures, [])
+    n_valid = max(1, round(fraction * len(structures)))
+    if n_valid >= len(structures):
+        raise DataError(f"{len(structures)} structures cannot be split into training and validation; allowed: valid: 0")
+    order = np.random.default_rng(seed).permutation(len(structures))
+    chosen = set(order[:n_valid].tolist())
+    train = [one for index, one in enumerate(structures) if index not in chosen]
+    return Parts(train, [structures[index] for index in sorted(chosen)])
+
+
+def _warn_of_repetition(parts: Parts, data: DataConfig, species: Sequence[int], tell: Tell) -> None:
+    if found := duplicates_within(parts.train):
+        tell(f"warning: {len(found)} pairs of training structures are equal, such as {_named(parts.train, found[0])}")
+    named = {"validation": parts.valid}
+    if data.test is not None:
+        named["test"] = read_structures(data.test, label_choice(data), data.group_key, species)
+    for name, others in named.items():
+        if found := duplicates(parts.train, others):
+            example = f"{others[found[0][1]].origin} and {parts.train[found[0][0]].origin}"
+            tell(f"warning: {len({b for _, b in found})} of {len(others)} {name} structures stand in the training part "
+                 f"too, such as {example}: errors on them say little")  # fmt: skip
+
+
+def _named(structures: list[LabelledStructure], pair: tuple[int, int]) -> str:
+    return " and ".join(str(structures[index].origin) for index in pair)
+
+
+def _description(name: str, samples: Samples) -> str:
+    n, n_atoms, n_pairs = len(samples), int(samples.atom_ends[-1]), int(samples.pair_ends[-1])
+    labels = ", ".join(f"{label} {count}" for label, count in zip(TARGETS, samples.has.sum(axis=0), strict=True))
+    place = "; pairs on disk" if samples.on_disk() else ""
+    return f"{name}: {n:,} structures, {n_atoms:,} atoms, {n_pairs:,} pairs; structures with {labels}{place}"

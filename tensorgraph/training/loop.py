@@ -1,0 +1,236 @@
+"""Training by gradients: the loop over steps, on Lightning Fabric, which spreads it over devices and processes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tensorgraph.errors import CheckpointError, TrainingError
+from tensorgraph.training.batches import Integers, epoch_batches, ordered_batches, share
+from tensorgraph.training.config import TrainConfig
+from tensorgraph.training.loss import TERMS, LossModule, error_sums
+from tensorgraph.training.optimisation import rate_at, weights_at
+from tensorgraph.training.progress import FIGURES, Lines, Metrics, duration, errors_line
+from tensorgraph.training.samples import Samples
+from tensorgraph.training.state import Progress, RunState
+
+STEPS = 20_000  # of a run without any limit
+STATE = "state.safetensors"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a run is over: at the first of the limits that are given."""
+
+    minutes: float | None
+    epochs: int | None
+    steps: int | None
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> Limits:
+        """Those of a config; without any, 20,000 steps."""
+        given = config.minutes, config.epochs, config.steps
+        return cls(*given) if any(given) else cls(None, None, STEPS)
+
+    def fraction(self, progress: Progress, n_batches: int) -> float:
+        """How far a run has got, from 0 to 1."""
+        parts = [0.0]
+        if self.minutes is not None:
+            parts.append(progress.seconds / (60 * self.minutes))
+        if self.epochs is not None:
+            parts.append((progress.epoch + progress.batch / max(1, n_batches)) / self.epochs)
+        if self.steps is not None:
+            parts.append(progress.step / self.steps)
+        return min(1.0, max(parts))
+
+
+class Loop:
+    """One run of training. `fit` takes steps until a limit, patience or an interruption ends it.
+
+    `state` is what changes; `save` and `keep` are called on the first process alone, with nothing to return: the
+    first writes the state for `--resume`, the second a model, by the name of its file.
+    """
+
+    def __init__(
+        self,
+        fabric: Any,
+        config: TrainConfig,
+        seed: int,
+        state: RunState,
+        samples: tuple[Samples, Samples | None],
+        folder: Path,
+        keep: Callable[[str, torch.nn.Module], None],
+        tell: Callable[[str], None],
+    ) -> None:
+        self.fabric, self.config, self.seed, self.state = fabric, config, seed, state
+        self.train, self.valid = samples
+        self.folder, self.keep = folder, keep
+        self.limits = Limits.of(config)
+        self.lines = Lines(tell if fabric.is_global_zero else lambda _: None, config.log.seconds)
+        self.metrics = Metrics(folder, config.log.tensorboard, state.progress.step) if fabric.is_global_zero else None
+        self.module, self.optimizer = fabric.setup(LossModule(state.model), state.optimizer)
+        self.interrupted = False
+        self.trouble = ""
+        self._started = time.monotonic() - state.progress.seconds
+        self._saved = time.monotonic()
+        self._figures: dict[str, float | None] = {}
+
+    def fit(self) -> None:
+        """Take steps until the run is over. Raises TrainingError for a loss that is not finite."""
+        progress = self.state.progress
+        batches = self._batches()
+        self.fraction = self._agreed(len(batches))
+        while self.fraction < 1 and not self.interrupted and not self._out_of_patience():
+            self._step(batches[progress.batch])
+            progress.step, progress.batch = progress.step + 1, progress.batch + 1
+            if progress.batch == len(batches):
+                progress.epoch, progress.batch = progress.epoch + 1, 0
+                batches = self._batches()
+            self.fraction = self._agreed(len(batches))
+            if self.fraction >= 1 or self.fraction - progress.validated >= 1 / self.config.validation.times:
+                self._validate()
+            self.lines.step(self._line)
+            self._save(self.config.log.save_seconds)
+        self._save(0)
+
+    def _batches(self) -> list[Integers]:
+        return epoch_batches(self.train, self.config.batch, self.seed, self.state.progress.epoch)
+
+    def _agreed(self, n_batches: int) -> float:
+        """How far the run has got. Processes agree on the clock of the first one, and on an interruption of any."""
+        progress = self.state.progress
+        progress.seconds = time.monotonic() - self._started
+        if self.fabric.world_size > 1:
+            own = [progress.seconds if self.fabric.is_global_zero else 0.0, float(self.interrupted)]
+            agreed = self.fabric.all_reduce(torch.tensor(own, dtype=torch.float64), reduce_op="max").tolist()
+            progress.seconds, self.interrupted = agreed[0], bool(agreed[1])
+        return self.limits.fraction(progress, n_batches)
+
+    def _step(self, chosen: Integers) -> None:
+        config, progress, world = self.config, self.state.progress, self.fabric.world_size
+        counts = self.train.label_counts(chosen)
+        weights = weights_at(config.loss, self.fraction)
+        factors = {name: world * weights[name] / counts[name] if counts[name] else 0.0 for name in TERMS}
+        rate = rate_at(config.optimizer, progress.step, self.fraction)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        batch = self._batch(self.train, share(chosen, self.fabric.global_rank, world))
+        loss, sums = self.module(batch, factors)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        trained = [parameter for parameter in self.state.model.parameters() if parameter.grad is not None]
+        norm = float(torch.nn.utils.clip_grad_norm_(trained, config.optimizer.clip))
+        if not math.isfinite(norm):
+            self._diverged()
+        self.optimizer.step()
+        if self.state.average is not None:
+            self.state.average.update_parameters(self.state.model)
+        progress.sums = [total + float(new) for total, new in zip(progress.sums, sums.tolist(), strict=True)]
+        counted = [counts[name] if factors[name] else 0 for name in TERMS]
+        progress.counts = [total + new for total, new in zip(progress.counts, counted, strict=True)]
+
+    def _diverged(self) -> None:
+        raise TrainingError(
+            f"step {self.state.progress.step}: the gradient of the loss is not finite; {self.folder} holds the last "
+            f"good state; allowed: a smaller optimizer.rate than {self.config.optimizer.rate:g}, or data without outliers"
+        )
+
+    def _batch(self, samples: Samples, chosen: Integers) -> Any:
+        return samples.batch(chosen, self.state.model.dtype, self.fabric.device)
+
+    def _validate(self) -> None:
+        """Errors on the validation part; the weights are kept where they are the best so far."""
+        progress, config = self.state.progress, self.config.validation
+        train = figures(self._total(torch.tensor(progress.sums, dtype=torch.float64)), progress.counts)
+        row = {f"train_{name}": value for name, value in train.items()}
+        progress.sums, progress.counts, progress.validated = [0.0] * 4, [0.0] * 4, self.fraction
+        if self.valid is not None:
+            means = self._validation_means(self.valid)
+            score = sum(getattr(config, name) * (means[name] or 0.0) for name in TERMS[:3])
+            row |= {f"valid_{name}": value for name, value in figures_of(means).items()} | {"valid_score": score}
+            self._compare(score)
+        self._figures = row
+        rate = self.optimizer.param_groups[0]["lr"]
+        if self.metrics is not None:
+            at = {"step": progress.step, "epoch": progress.epoch, "seconds": progress.seconds, "rate": rate}
+            self._attempt(lambda: self.metrics.add(at | row))
+        self.lines.step(self._line)
+
+    def _validation_means(self, samples: Samples) -> dict[str, float | None]:
+        model, sums = self.state.evaluated(), torch.zeros(4, dtype=torch.float64)
+        for chosen in ordered_batches(samples):
+            mine = share(chosen, self.fabric.global_rank, self.fabric.world_size)
+            if len(mine):
+                sums += error_sums(model, self._batch(samples, mine)).detach().cpu()
+        counts = samples.label_counts(np.arange(len(samples)))
+        sums = self._total(sums)
+        return {name: float(sums[k]) / counts[name] if counts[name] else None for k, name in enumerate(TERMS)}
+
+    def _total(self, sums: Tensor) -> Tensor:
+        total: Tensor = self.fabric.all_reduce(sums, reduce_op="sum") if self.fabric.world_size > 1 else sums
+        return total
+
+    def _compare(self, score: float) -> None:
+        progress, state = self.state.progress, self.state
+        if not math.isfinite(score):
+            self._diverged()
+        if progress.best is not None and score >= progress.best:
+            progress.since_best += 1
+            return
+        progress.best, progress.best_step, progress.since_best = score, progress.step, 0
+        state.best = {name: tensor.detach().clone() for name, tensor in state.evaluated().state_dict().items()}
+        if self.fabric.is_global_zero:
+            self._attempt(lambda: self.keep("model.safetensors", state.evaluated()))
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.validation.patience
+        return patience is not None and self.state.progress.since_best >= patience
+
+    def _save(self, seconds: float) -> None:
+        """Write the state, if the last time is so many seconds ago."""
+        if self.fabric.is_global_zero and time.monotonic() - self._saved >= seconds:
+            self._saved = time.monotonic()
+            text = self.config.canonical_json()
+            self._attempt(lambda: self.state.save(self.folder / STATE, text, self.train.digest))
+
+    def _attempt(self, write: Callable[[], None]) -> None:
+        """Hours of training must not end because a disk is full for a while: told now, tried again, an error at last."""
+        try:
+            write()
+            self.trouble = ""
+        except (CheckpointError, TrainingError) as error:
+            self.trouble = str(error)
+            self.lines.event(f"warning: {error}; training goes on and tries again")
+
+    def _line(self) -> str:
+        progress, row = self.state.progress, self._figures
+        left = progress.seconds * (1 - self.fraction) / self.fraction if self.fraction else 0.0
+        parts = [f"{100 * self.fraction:5.1f} %  step {progress.step}  epoch {progress.epoch}"]
+        parts.append(f"{duration(progress.seconds)}, {duration(left)} left")
+        for part in ("train", "valid"):
+            known = {name: row.get(f"{part}_{name}") for name in FIGURES}
+            if any(value is not None for value in known.values()):
+                parts.append(f"{part} {errors_line(known)}")
+        return "  ".join(parts)
+
+
+def figures(sums: Tensor, counts: list[float]) -> dict[str, float | None]:
+    """RMSE by name in FIGURES' units, from sums [4] over so many numbers each."""
+    means = {name: float(sums[k]) / counts[k] if counts[k] else None for k, name in enumerate(TERMS)}
+    return figures_of(means)
+
+
+def figures_of(means: dict[str, float | None]) -> dict[str, float | None]:
+    """RMSE by name in FIGURES' units, from mean squares; the mean of the penalty stays."""
+    energy, forces, stress, hierarchicality = (means[name] for name in TERMS)
+    roots = [None if mean is None else math.sqrt(mean) for mean in (energy, forces, stress)]
+    found = [None if roots[0] is None else 1e3 * roots[0], roots[1], roots[2], hierarchicality]
+    return dict(zip(FIGURES, found, strict=True))

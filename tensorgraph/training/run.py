@@ -1,0 +1,232 @@
+"""`tensorgraph train`: from a config to a checkpoint, or to a committee of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+import tensorgraph
+from tensorgraph.atomic import write_atomically
+from tensorgraph.errors import MissingToolError, TrainingError
+from tensorgraph.runtime.arguments import DTYPES, checked_device
+from tensorgraph.runtime.checkpoint import save_checkpoint
+from tensorgraph.runtime.memory import keep_freed_memory
+from tensorgraph.training.config import TrainConfig
+from tensorgraph.training.data import listed_parts, read_parts
+from tensorgraph.training.loop import STATE, Loop
+from tensorgraph.training.optimisation import averaged_model, freeze, optimizer_of
+from tensorgraph.training.progress import duration
+from tensorgraph.training.samples import Samples
+from tensorgraph.training.start import Subject, set_atomic_energies, subject_of
+from tensorgraph.training.state import Progress, RunState, SavedState, read_state
+
+Tell = Callable[[str], None]
+BEST, LAST, CONFIG = "model.safetensors", "last.safetensors", "config.json"
+FREE = ("out", "minutes", "epochs", "steps", "device", "log", "seed")
+"""Keys of a config that may change when a run goes on; `seed` is compared by the folders of the members."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of training gave: the checkpoint, how far it got, and whether it was interrupted."""
+
+    checkpoint: Path
+    steps: int
+    seconds: float
+    best: float | None
+    interrupted: bool
+
+
+def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False, tell: Tell = print) -> list[Outcome]:
+    """Train one model for every seed of the config; `tell` is given lines about the progress.
+
+    With `resume` a run goes on from the state in its folder, exactly as if it had not stopped; with `overwrite` one
+    that stands there is replaced. Raises TrainingError where neither is asked for and a run stands there, and for what
+    cannot be trained; DataError and StructureError for the data; and what reading a spec or checkpoint raises.
+    """
+    folders = config.member_folders
+    for folder in folders.values():
+        _check_folder(folder, resume, overwrite)
+    keep_freed_memory()
+    subject = subject_of(config.model)
+    outcomes: list[Outcome] = []
+    for seed, folder in folders.items():
+        if len(folders) > 1:
+            tell(f"seed {seed}, {len(outcomes) + 1} of {len(folders)}: {folder}")
+        outcomes.append(_train_member(config, subject, seed, folder, resume, tell))
+        if outcomes[-1].interrupted:
+            break
+    return outcomes
+
+
+def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
+    held = [name for name in (STATE, BEST, LAST) if (folder / name).exists()]
+    if held and not (resume or overwrite):
+        raise TrainingError(f"{folder} holds a run ({held[0]}); allowed: --resume, --overwrite, or another `out`")
+
+
+def _train_member(config: TrainConfig, subject: Subject, seed: int, folder: Path, resume: bool, tell: Tell) -> Outcome:
+    fabric = _fabric(config)
+    say: Tell = tell if fabric.is_global_zero else lambda _: None
+    saved = read_state(folder / STATE) if resume and (folder / STATE).exists() else None
+    parts = read_parts(config, seed, tuple(subject.species.values()), say)
+    samples = listed_parts(parts, config, subject, folder, say)
+    if saved is None:
+        _prepare(folder, config, fabric)
+    else:
+        _check_same_run(saved, config, samples[0])
+    state = _starting_state(config, subject, seed, samples[0], fabric.device)
+    if saved is not None:
+        state.load(saved)
+        say(f"going on from step {state.progress.step}, after {duration(state.progress.seconds)}")
+    keep = _Keeper(config, subject.package, folder, seed, state.progress)
+    loop = Loop(fabric, config, seed, state, samples, folder, keep, tell)
+    with _interruptions(loop, tell):
+        loop.fit()
+    return _finish(loop, keep, tell)
+
+
+def _fabric(config: TrainConfig) -> Any:
+    """What spreads a run over the processes that `torchrun` started, or runs it in this one."""
+    try:
+        from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+    except ImportError as error:
+        raise MissingToolError(f"training needs lightning-fabric: pip install 'tensorgraph[train]' ({error})") from None
+    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    found = checked_device(device)
+    common = {"accelerator": found.type, "precision": "32-true"}  # models have their dtype; nothing is converted
+    if not TorchElasticEnvironment.detect():
+        devices = 1 if found.type == "cpu" else [found.index or 0]
+        fabric = Fabric(**common, devices=devices, plugins=[LightningEnvironment()])
+    else:
+        local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+        from lightning_fabric.strategies import DDPStrategy
+
+        strategy = DDPStrategy(find_unused_parameters=True)
+        fabric = Fabric(**common, devices=local, num_nodes=world // local, strategy=strategy)
+    fabric.launch()
+    return fabric
+
+
+def _prepare(folder: Path, config: TrainConfig, fabric: Any) -> None:
+    """Remove what an earlier run left, and write the config down."""
+    if fabric.is_global_zero:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in (STATE, BEST, LAST, "metrics.csv"):
+                (folder / name).unlink(missing_ok=True)
+            write_atomically(json.dumps(json.loads(config.canonical_json()), indent=2).encode(), folder / CONFIG)
+        except OSError as error:
+            raise TrainingError(f"cannot write to {folder}: {error.strerror or error}") from error
+    fabric.barrier()
+
+
+def _check_same_run(saved: SavedState, config: TrainConfig, train: Samples) -> None:
+    before, now = json.loads(saved.config), json.loads(config.canonical_json())
+    for key in sorted(set(before) | set(now)):
+        if key not in FREE and before.get(key) != now.get(key):
+            raise TrainingError(
+                f"{saved.path} is the state of a run with {key}: {before.get(key)!r}, not {now.get(key)!r}; "
+                f"allowed to change with --resume: {', '.join(FREE)}"
+            )
+    if saved.data != train.digest:
+        raise TrainingError(f"{saved.path} is the state of a run on other structures or labels: the data changed")
+
+
+def _starting_state(
+    config: TrainConfig, subject: Subject, seed: int, train: Samples, device: torch.device
+) -> RunState:
+    model = subject.model(seed, DTYPES[config.dtype], device)
+    model.validate = False  # the structures were checked when their pairs were listed
+    set_atomic_energies(model, subject, config, train)
+    freeze(model, config.freeze)
+    average = averaged_model(model, config.optimizer.average) if config.optimizer.average else None
+    return RunState(model, average, optimizer_of(model, config.optimizer), {}, Progress())
+
+
+@dataclass(frozen=True)
+class _Keeper:
+    """Writes checkpoints into the folder of a run, with how they came about."""
+
+    config: TrainConfig
+    package: ModuleType
+    folder: Path
+    seed: int
+    progress: Progress
+
+    def __call__(self, name: str, model: torch.nn.Module) -> None:
+        document = {
+            "config": json.loads(self.config.canonical_json()) | {"seed": [self.seed]},
+            "versions": versions(),
+            "step": self.progress.step,
+            "seconds": round(self.progress.seconds, 1),
+            "score": self.progress.best,
+        }
+        save_checkpoint(model, self.package, self.folder / name, training=json.dumps(document, sort_keys=True))
+
+
+def versions() -> dict[str, str]:
+    """Of what decides the numbers of a run."""
+    import ase
+
+    found = {"tensorgraph": tensorgraph.__version__, "torch": torch.__version__, "numpy": np.__version__}
+    return found | {"ase": ase.__version__, "python": platform.python_version(), "machine": platform.machine()}
+
+
+@contextlib.contextmanager
+def _interruptions(loop: Loop, tell: Tell) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run after the step; a second Ctrl-C at once."""
+
+    def stop(number: int, _frame: object) -> None:
+        if loop.interrupted:
+            raise KeyboardInterrupt
+        loop.interrupted = True
+        tell(f"{signal.Signals(number).name}: the run is saved and ends after this step")
+
+    try:
+        earlier = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _finish(loop: Loop, keep: _Keeper, tell: Tell) -> Outcome:
+    """Write the last weights, and the best where no validation chose any. Raises what writing raises."""
+    state, progress = loop.state, loop.state.progress
+    if loop.fabric.is_global_zero:
+        keep(LAST, state.evaluated())
+        if not state.best:
+            keep(BEST, state.evaluated())
+        elif loop.trouble or not (keep.folder / BEST).exists():
+            best = keep.package.Model().to(state.model.dtype)
+            best.load_state_dict(state.best)
+            keep(BEST, best)
+        if loop.trouble:
+            raise TrainingError(loop.trouble)
+        end = "interrupted" if loop.interrupted else "done"
+        tell(f"{end} after {progress.step} steps, {progress.epoch} epochs, {duration(progress.seconds)}")
+    loop.fabric.barrier()
+    return Outcome(keep.folder / BEST, progress.step, progress.seconds, progress.best, loop.interrupted)
+
+
+def stderr_line(line: str) -> None:
+    """A line of progress, where neither a pipe nor a log file may hold it back."""
+    print(line, file=sys.stderr, flush=True)
