@@ -44,6 +44,10 @@ class StructureError(TensorGraphError, ValueError):
     """Atoms that a potential cannot take: the message says which atom and why."""
 
 
+class DataError(TensorGraphError):
+    """A file of structures cannot be read, or changed while it was read; the message says which file and frame."""
+
+
 class CheckpointError(TensorGraphError):
     """A checkpoint is unreadable, or belongs to another spec."""
 

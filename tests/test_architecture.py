@@ -17,6 +17,7 @@ PIPELINE = (
 
 RUNTIME = {
     "runtime": {"errors", "atomic", "manifest"},
+    "dataset": {"errors", "runtime"},
     "potential": {"errors", "atomic", "spec", "compiler", "emit", "runtime"},
     "hippynn": {"errors", "manifest", "spec", "graphs", "algebra", "potential", "runtime"},
     "battery": {"errors", "manifest", "basis", "runtime", "potential"},
