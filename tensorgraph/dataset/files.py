@@ -130,7 +130,9 @@ def _frames(file: str | Path, name: str) -> Iterator[Atoms]:
             raise
         except Exception as error:  # readers raise whatever their parsing meets: IndexError, AssertionError, …
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-            raise DataError(f"{file}, frame {frame}: cannot be read as {name}: {reason}") from error
+            # Most formats are parsed as a whole before their first frame.
+            where = f"{file}, frame {frame}:" if frame or name == "extxyz" else file
+            raise DataError(f"{where} cannot be read as {name}: {reason}") from error
         if atoms is None:
             return
         yield atoms

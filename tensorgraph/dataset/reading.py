@@ -88,8 +88,6 @@ def _group(atoms: Atoms, origin: Origin, keys: Sequence[str]) -> str | None:
         if key in atoms.info:
             value = atoms.info[key]
             if not isinstance(value, str | numbers.Number | np.generic):
-                raise DataError(
-                    f"{origin}: info[{key!r}] is {type(value).__name__}; allowed: text or a number"
-                )
+                raise DataError(f"{origin}: info[{key!r}] is {type(value).__name__}; allowed: text or a number")
             return str(value)
     return None
