@@ -117,7 +117,7 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
         ("a.xyz", b"1\n\xff\xfe\nH 0 0 0\n", ", frame 0: cannot be read as extended XYZ: 'utf-8' codec"),
         ("a.xyz", b"0\n\n", ", frame 0: the structure has no atoms"),
         ("a.xyz", b"1\n\nH 0 nan 0\n", ", frame 0: the position of atom 0 (H) is not finite"),
-        ("a.xyz", b'1\nLattice="inf 0 0 0 1 0 0 0 1" pbc="T T T"\nH 0 0 0\n', ", frame 0: a periodic cell vector is not"),
+        ("a.xyz", b'1\nLattice="inf 0 0 0 1 0 0 0 1" pbc="T T T"\nH 0 0 0\n', ", frame 0: a periodic cell vector"),
     ],
 )  # fmt: skip
 def test_broken_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -180,10 +180,8 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
         for name in ("a.traj", "a.xyz", "a", "a.trj", "a.pckl"):
             (tmp_path / name).write_bytes(pickle.dumps(Bomb(), protocol))
             assert " is a pickle, which may run any code" in refused(tmp_path / name)
-    for name, content in {
-        "b.traj": b"PickleTrajectory" + pickle.dumps(Bomb()),
-        "b.traj.gz": gzip.compress(pickle.dumps(Bomb())),
-    }.items():
+    old = {"b.traj": b"PickleTrajectory" + pickle.dumps(Bomb()), "b.traj.gz": gzip.compress(pickle.dumps(Bomb()))}
+    for name, content in old.items():
         (tmp_path / name).write_bytes(content)
         assert " is a pickle, which may run any code" in refused(tmp_path / name)
     for name in ("c.traj", "c.xyz", "c.trj", "c.pkl"):
@@ -268,9 +266,7 @@ def test_duplicates_are_warned_of_with_their_number(tmp_path: Path) -> None:
     assert duplicates_within(train) == [(1, 3), (1, 4), (3, 4)]
     with pytest.warns(UserWarning, match=r"^2 of 5 structures repeat an earlier one.*traj, frame 3 is .*, frame 1$"):
         assert warn_duplicates(train) == 2
-    with pytest.warns(
-        UserWarning, match=r"^1 of 2 test structures stand in the training set .* frame 1 is .* frame 1$"
-    ):
+    with pytest.warns(UserWarning, match=r"^1 of 2 test structures stand in the training set .* frame 1$"):
         assert warn_duplicates(train, structures([labelled(8), labelled(1)], tmp_path)) == 1
     assert warn_duplicates(train[:3]) == warn_duplicates(train[:3], train[:0]) == 0
 
