@@ -38,6 +38,7 @@ LONG, SHORT, TINY = 1.6, 0.6, 0.2  # of distances over sums of covalent radii
 NOBLE = (2, 10, 18, 36, 54, 86)  # whose neighbours are not bonded
 LARGEST_STRESS = 5.0  # eV/Å³, 800 GPa
 LOOKED_AT, MOST_ATOMS = 60, 50_000  # structures and atoms, about, for lengths
+FEWEST_LENGTHS = 3  # structures that tell
 
 
 def unit_warnings(structures: Sequence[LabelledStructure]) -> list[str]:
@@ -137,7 +138,7 @@ def _length_warning(structures: Sequence[LabelledStructure]) -> str | None:
     atoms = sum(len(one.atoms) for one in structures)
     step = max(1, len(structures) // LOOKED_AT, atoms // MOST_ATOMS)
     found = [ratio for one in structures[::step] if (ratio := _length_ratio(one)) is not None]
-    if not found:
+    if len(found) < FEWEST_LENGTHS:
         return None
     middle = float(np.median(found))
     if SHORT <= middle <= LONG:

@@ -108,7 +108,7 @@ def evaluate(
     PackageError as `load_model` does; ValueError and TypeError for other arguments that are wrong.
     """
     place, precision = checked_device(device), checked_dtype(dtype)
-    checked_count("max_pairs", max_pairs)
+    checked_count("max_pairs", max_pairs), checked_count("worst", worst)
     _check_labels(structures)
     members = members_of(checkpoint)
     said = tell or (lambda _: None)

@@ -17,11 +17,16 @@ from tensorgraph.atomic import write_atomically
 from tensorgraph.errors import TensorGraphError
 from tensorgraph.evaluation.evaluation import Evaluation
 from tensorgraph.evaluation.metrics import Predicted
+from tensorgraph.evaluation.table import short
 
 MANY = 2_000
 """Points; where there are more, their density is drawn."""
 GROUPS = 8
 """Drawn by themselves, the largest ones; the others together."""
+FEW = 200
+"""Errors; where there are more, a histogram leaves out the largest and smallest half per cent."""
+WIDE = 30
+"""Of the largest error over the smallest: beyond it the scale is logarithmic."""
 COLOURS = "#1f5a94 #c4572e #3c8a5b #8456a8 #b8860b #4f9fb8 #b0447a #6b6b6b #1a1a1a".split()
 
 Floats = NDArray[np.float64]
@@ -68,7 +73,10 @@ def errors_figure(found: Evaluation) -> Figure:
     forces = {name: _force_norms(members) for name, members in named.items()}
     rows = [
         (values, title)
-        for values, title in ((energies, "error of energy, meV/atom"), (forces, "length of force error, eV/Å"))
+        for values, title in (
+            (energies, "error of the energy, meV/atom"),
+            (forces, "length of the error of a force, eV/Å"),
+        )
         if any(len(one) for one in values.values())
     ]
     figure = Figure(figsize=(11, 4.2 * max(1, len(rows))), layout="constrained")
@@ -127,8 +135,8 @@ def _parity(axes: Axes, true: Floats, predicted: Floats, what: str, unit: str, s
     axes.set_xlabel(f"{what} of the reference, {unit}")
     axes.set_ylabel(f"{what} of the potential, {unit}")
     errors = scale * (predicted - true)
-    text = f"RMSE {np.sqrt(np.square(errors).mean()):.3g} {small}\nMAE {np.abs(errors).mean():.3g} {small}"
-    axes.text(0.04, 0.96, text, transform=axes.transAxes, va="top")
+    rmse, mae = short(float(np.sqrt(np.square(errors).mean()))), short(float(np.abs(errors).mean()))
+    axes.text(0.97, 0.04, f"RMSE {rmse} {small}\nMAE {mae} {small}", transform=axes.transAxes, ha="right")
     axes.set_title(f"{len(true)} values", fontsize=10, color="0.35")
 
 
@@ -136,9 +144,9 @@ def _histogram(axes: Axes, values: dict[str, Floats], title: str) -> None:
     """Of all groups together, stacked."""
     known = {name: one for name, one in values.items() if len(one)}
     joined = np.concatenate(list(known.values()))
-    low, high = np.percentile(joined, [0.5, 99.5]) if len(joined) > 200 else (joined.min(), joined.max())
+    low, high = np.percentile(joined, [0.5, 99.5]) if len(joined) > FEW else (joined.min(), joined.max())
     spread = (high - low) or 1.0
-    low, high = (0.0 if joined.min() >= 0 else low - 0.05 * spread), high + 0.05 * spread
+    low, high = (0.0 if title.startswith("length") else low - 0.05 * spread), high + 0.05 * spread
     bins = np.linspace(low, high, int(np.clip(np.sqrt(len(joined)), 10, 60)) + 1).tolist()
     axes.hist([np.clip(one, low, high) for one in known.values()], bins, stacked=True, color=COLOURS[: len(known)],
               label=list(known))  # fmt: skip
@@ -146,7 +154,8 @@ def _histogram(axes: Axes, values: dict[str, Floats], title: str) -> None:
     axes.set_ylabel("number")
     if len(known) > 1:
         axes.legend(frameon=False, fontsize=9)
-    axes.set_title("what lies outside stands in the outermost bars", fontsize=10, color="0.35")
+    if outside := int(((joined < low) | (joined > high)).sum()):
+        axes.set_title(f"{outside} of {len(joined)} lie outside, in the outermost bars", fontsize=10, color="0.35")
 
 
 def _cumulative(axes: Axes, values: dict[str, Floats], title: str) -> None:
@@ -155,9 +164,11 @@ def _cumulative(axes: Axes, values: dict[str, Floats], title: str) -> None:
             sizes = np.sort(np.abs(one))
             axes.step(sizes, np.arange(1, len(sizes) + 1) / len(sizes), where="post", color=colour,
                       label=f"{name} ({len(sizes)})")  # fmt: skip
-    axes.set_xscale("log" if all((np.abs(one) > 0).any() for one in values.values() if len(one)) else "linear")
+    joined = np.abs(np.concatenate(list(values.values())))
+    largest, smallest = joined.max(), np.min(joined, where=joined > 0, initial=np.inf)
+    axes.set_xscale("log" if largest > WIDE * smallest else "linear")
     axes.set_ylim(0, 1.01)
     axes.grid(alpha=0.25)
-    axes.set_xlabel("size of the " + title)
+    axes.set_xlabel(title.replace("error of the energy", "size of the error of the energy"))
     axes.set_ylabel("part with a smaller error")
-    axes.legend(frameon=False, fontsize=9, loc="lower right" if axes.get_xscale() == "linear" else "upper left")
+    axes.legend(frameon=False, fontsize=9)

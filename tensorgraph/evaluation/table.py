@@ -41,69 +41,72 @@ def evaluation_table(found: Evaluation) -> RenderableType:
     return Group(*(row for part in parts for row in (part, Text(""))))
 
 
-def errors_table(metrics: Metrics, title: str) -> Table:
+def errors_table(metrics: Metrics, title: str) -> RenderableType:
     """A row for each quantity, with its unit and what it is a mean over; a label that no structure has gets none."""
-    table = _table(title, "", "MAE", "RMSE", "largest", "unit", "over", left=(0, 4, 5))
+    table = _table("", "MAE", "RMSE", "largest", "unit", "over", left=(0, 4, 5))
     if energy := metrics.energy:
         over = f"{energy.n_structures} structures"
         per_atom = energy.mae_mev_per_atom, energy.rmse_mev_per_atom, energy.max_mev_per_atom
-        table.add_row("energy per atom", *map(_number, per_atom), "meV/atom", over)
-        table.add_row("energy", *map(_number, (energy.mae_mev, energy.rmse_mev, energy.max_mev)), "meV", over)
+        table.add_row("energy per atom", *map(short, per_atom), "meV/atom", over)
+        table.add_row("energy", *map(short, (energy.mae_mev, energy.rmse_mev, energy.max_mev)), "meV", over)
     if forces := metrics.forces:
         components = forces.mae_ev_per_angstrom, forces.rmse_ev_per_angstrom, forces.max_ev_per_angstrom
         norms = forces.norm_mean_ev_per_angstrom, forces.norm_rms_ev_per_angstrom, forces.norm_max_ev_per_angstrom
-        table.add_row("force components", *map(_number, components), "eV/Å", f"{forces.n_components} components")
-        table.add_row("length of force errors", *map(_number, norms), "eV/Å", f"{forces.n_atoms} atoms")
+        table.add_row("force components", *map(short, components), "eV/Å", f"{forces.n_components} components")
+        table.add_row("length of force errors", *map(short, norms), "eV/Å", f"{forces.n_atoms} atoms")
         if forces.relative_magnitude_error is not None and forces.angle_degrees is not None:
             over = f"{forces.n_directed} atoms above {forces.directed_above_ev_per_angstrom:g} eV/Å"
-            table.add_row("size of forces", _number(100 * forces.relative_magnitude_error), "", "", "%", over)
-            table.add_row("angle between forces", _number(forces.angle_degrees), "", "", "degrees", over)
+            table.add_row("size of forces", short(100 * forces.relative_magnitude_error), "", "", "%", over)
+            table.add_row("angle between forces", short(forces.angle_degrees), "", "", "degrees", over)
     if stress := metrics.stress:
         over = f"{stress.n_components} components"
-        table.add_row("stress", *map(_number, (stress.mae_gpa, stress.rmse_gpa, stress.max_gpa)), "GPa", over)
+        table.add_row("stress", *map(short, (stress.mae_gpa, stress.rmse_gpa, stress.max_gpa)), "GPa", over)
         ours = stress.mae_ev_per_cubic_angstrom, stress.rmse_ev_per_cubic_angstrom, stress.max_ev_per_cubic_angstrom
-        table.add_row("", *map(_number, ours), "eV/Å³", over)
-    return table
+        table.add_row("", *map(short, ours), "eV/Å³", over)
+    return _titled(title, table)
 
 
-def _groups_table(found: Evaluation) -> Table:
+def _groups_table(found: Evaluation) -> RenderableType:
     headings = ["group", "structures", "E MAE, meV/atom", "E RMSE", "F MAE, eV/Å", "F RMSE"]
     with_stress = found.total.stress is not None
-    table = _table("by group", *headings, *(["stress RMSE, GPa"] if with_stress else []))
+    table = _table(*headings, *(["stress RMSE, GPa"] if with_stress else []))
     for name, metrics in found.groups:
         energy, forces, stress = metrics.energy, metrics.forces, metrics.stress
         cells = [
-            *([_number(energy.mae_mev_per_atom), _number(energy.rmse_mev_per_atom)] if energy else ["", ""]),
-            *([_number(forces.mae_ev_per_angstrom), _number(forces.rmse_ev_per_angstrom)] if forces else ["", ""]),
-            *([_number(stress.rmse_gpa) if stress else ""] if with_stress else []),
+            *([short(energy.mae_mev_per_atom), short(energy.rmse_mev_per_atom)] if energy else ["", ""]),
+            *([short(forces.mae_ev_per_angstrom), short(forces.rmse_ev_per_angstrom)] if forces else ["", ""]),
+            *([short(stress.rmse_gpa) if stress else ""] if with_stress else []),
         ]
         table.add_row(Text("(none)" if name is None else name), str(metrics.n_structures), *cells)
-    return table
+    return _titled("by group", table)
 
 
-def _worst_table(title: str, worst: tuple[WorstStructure, ...]) -> Table:
-    table = _table(
-        title, "structure", "atoms", "group", "E, meV/atom", "F RMSE, eV/Å", "largest", "at atom", left=(0, 2)
-    )
+def _worst_table(title: str, worst: tuple[WorstStructure, ...]) -> RenderableType:
+    table = _table("structure", "atoms", "group", "E, meV/atom", "F RMSE, eV/Å", "largest", "at atom", left=(0, 2))
     for one in worst:
         energy = one.energy_mev_per_atom
-        signed = "" if energy is None else f"{'+' if energy > 0 else ''}{_number(energy)}"
+        signed = "" if energy is None else f"{'+' if energy > 0 else ''}{short(energy)}"
         sizes = (one.force_rms_ev_per_angstrom, one.force_max_ev_per_angstrom)
-        forces = ["" if size is None else _number(size) for size in sizes]
+        forces = ["" if size is None else short(size) for size in sizes]
         atom = "" if one.force_atom is None else str(one.force_atom)
         name = Text(f"{one.file}, frame {one.frame}")
         table.add_row(name, str(one.n_atoms), Text(one.group or ""), signed, *forces, atom)
-    return table
+    return _titled(title, table)
 
 
-def _table(title: str, *headings: str, left: tuple[int, ...] = (0,)) -> Table:
-    table = Table(title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+def _titled(title: str, table: Table) -> Group:
+    """With the title on a line of its own, which the width of the table does not break."""
+    return Group(Text(title, style="bold", no_wrap=True, overflow="ignore"), table)
+
+
+def _table(*headings: str, left: tuple[int, ...] = (0,)) -> Table:
+    table = Table(box=None, pad_edge=False)
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="left" if index in left else "right", overflow="fold")
     return table
 
 
-def _number(value: float) -> str:
+def short(value: float) -> str:
     """Three digits, without an exponent where numbers are of everyday size."""
     if value == 0 or 1e-4 <= abs(value) < 1e5:
         digits = 3 if value == 0 else max(0, 2 - int(f"{value:.2e}".split("e")[1]))
