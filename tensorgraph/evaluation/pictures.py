@@ -56,10 +56,10 @@ def parity_figure(found: Evaluation) -> Figure:
     known = [(true.ravel(), predicted.ravel()) for true, predicted in forces if true is not None]
     panels = []
     if len(energies[0]):
-        panels.append((*energies, "energy", "eV/atom", 1e3, "meV/atom"))
+        panels.append((*energies, "energy", "eV/atom", "structures"))
     if known:
         true, predicted = (np.concatenate(values) for values in zip(*known, strict=True))
-        panels.append((true, predicted, "force component", "eV/Å", 1e3, "meV/Å"))
+        panels.append((true, predicted, "force component", "eV/Å", "components"))
     figure = Figure(figsize=(5.4 * max(1, len(panels)), 4.8), layout="constrained")
     for index, panel in enumerate(panels):
         _parity(figure.add_subplot(1, len(panels), index + 1), *panel)
@@ -71,18 +71,18 @@ def errors_figure(found: Evaluation) -> Figure:
     named = _grouped(found.predictions)
     energies = {name: 1e3 * np.subtract(*_energies(members)[::-1]) for name, members in named.items()}
     forces = {name: _force_norms(members) for name, members in named.items()}
-    rows = [
-        (values, title)
-        for values, title in (
-            (energies, "error of the energy, meV/atom"),
-            (forces, "length of the error of a force, eV/Å"),
+    known = [
+        (values, title, counted)
+        for values, title, counted in (
+            (energies, "error of the energy, meV/atom", "structures"),
+            (forces, "length of the error of a force, eV/Å", "atoms"),
         )
         if any(len(one) for one in values.values())
     ]
-    figure = Figure(figsize=(11, 4.2 * max(1, len(rows))), layout="constrained")
-    for index, (values, title) in enumerate(rows):
-        _histogram(figure.add_subplot(len(rows), 2, 2 * index + 1), values, title)
-        _cumulative(figure.add_subplot(len(rows), 2, 2 * index + 2), values, title)
+    figure = Figure(figsize=(11, 4.2 * max(1, len(known))), layout="constrained")
+    for index, row in enumerate(known):
+        _histogram(figure.add_subplot(len(known), 2, 2 * index + 1), *row)
+        _cumulative(figure.add_subplot(len(known), 2, 2 * index + 2), *row)
     return figure
 
 
@@ -117,7 +117,7 @@ def _grouped(predictions: Sequence[Predicted]) -> dict[str, list[Predicted]]:
     return kept
 
 
-def _parity(axes: Axes, true: Floats, predicted: Floats, what: str, unit: str, scale: float, small: str) -> None:
+def _parity(axes: Axes, true: Floats, predicted: Floats, what: str, unit: str, counted: str) -> None:
     low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
     margin = 0.03 * (high - low) or 1e-3
     low, high = low - margin, high + margin
@@ -134,13 +134,13 @@ def _parity(axes: Axes, true: Floats, predicted: Floats, what: str, unit: str, s
     axes.set_aspect("equal")
     axes.set_xlabel(f"{what} of the reference, {unit}")
     axes.set_ylabel(f"{what} of the potential, {unit}")
-    errors = scale * (predicted - true)
+    errors = 1e3 * (predicted - true)
     rmse, mae = short(float(np.sqrt(np.square(errors).mean()))), short(float(np.abs(errors).mean()))
-    axes.text(0.97, 0.04, f"RMSE {rmse} {small}\nMAE {mae} {small}", transform=axes.transAxes, ha="right")
-    axes.set_title(f"{len(true)} values", fontsize=10, color="0.35")
+    axes.text(0.97, 0.04, f"RMSE {rmse} m{unit}\nMAE {mae} m{unit}", transform=axes.transAxes, ha="right")
+    axes.set_title(f"{len(true)} {counted}", fontsize=10, color="0.35")
 
 
-def _histogram(axes: Axes, values: dict[str, Floats], title: str) -> None:
+def _histogram(axes: Axes, values: dict[str, Floats], title: str, counted: str) -> None:
     """Of all groups together, stacked."""
     known = {name: one for name, one in values.items() if len(one)}
     joined = np.concatenate(list(known.values()))
@@ -151,24 +151,22 @@ def _histogram(axes: Axes, values: dict[str, Floats], title: str) -> None:
     axes.hist([np.clip(one, low, high) for one in known.values()], bins, stacked=True, color=COLOURS[: len(known)],
               label=list(known))  # fmt: skip
     axes.set_xlabel(title)
-    axes.set_ylabel("number")
+    axes.set_ylabel(f"number of {counted}")
     if len(known) > 1:
         axes.legend(frameon=False, fontsize=9)
     if outside := int(((joined < low) | (joined > high)).sum()):
         axes.set_title(f"{outside} of {len(joined)} lie outside, in the outermost bars", fontsize=10, color="0.35")
 
 
-def _cumulative(axes: Axes, values: dict[str, Floats], title: str) -> None:
+def _cumulative(axes: Axes, values: dict[str, Floats], title: str, counted: str) -> None:
     for colour, (name, one) in zip(COLOURS, values.items(), strict=False):
         if len(one):
-            sizes = np.sort(np.abs(one))
-            axes.step(sizes, np.arange(1, len(sizes) + 1) / len(sizes), where="post", color=colour,
-                      label=f"{name} ({len(sizes)})")  # fmt: skip
+            axes.ecdf(np.abs(one), color=colour, label=f"{name} ({len(one)})")
     joined = np.abs(np.concatenate(list(values.values())))
     largest, smallest = joined.max(), np.min(joined, where=joined > 0, initial=np.inf)
     axes.set_xscale("log" if largest > WIDE * smallest else "linear")
     axes.set_ylim(0, 1.01)
     axes.grid(alpha=0.25)
     axes.set_xlabel(title.replace("error of the energy", "size of the error of the energy"))
-    axes.set_ylabel("part with a smaller error")
+    axes.set_ylabel(f"part of the {counted} with a smaller error")
     axes.legend(frameon=False, fontsize=9)
