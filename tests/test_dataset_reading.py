@@ -125,6 +125,18 @@ def test_broken_files(tmp_path: Path, name: str, content: bytes, message: str) -
     assert refused(tmp_path / name, NONE).startswith(message)
 
 
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
+def test_compressed_files_that_are_cut_off_or_damaged(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.xyz.{suffix}"
+    write(path, [labelled(seed) for seed in range(200)])
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    damaged = whole[:middle] + bytes(byte ^ 0x55 for byte in whole[middle : middle + 50]) + whole[middle + 50 :]
+    for content in (whole[:20], whole[:middle], damaged):
+        path.write_bytes(content)
+        assert "cannot be read" in (said := refused(path)) or "the number of atoms is" in said
+
+
 def test_labels_that_are_not_finite_are_refused_with_their_frame(tmp_path: Path) -> None:
     for name, value in {"energy": np.nan, "forces": np.full((4, 3), np.inf)}.items():
         write(tmp_path / "a.xyz", [labelled(0), labelled(1), labelled(2, **{name: value})])

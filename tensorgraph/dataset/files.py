@@ -7,8 +7,10 @@ tar archives that GPAW once wrote as `.gpw`, whose reader evaluates text. They a
 
 from __future__ import annotations
 
+import lzma
 import os
 import stat
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from tensorgraph.errors import DataError
 PICKLES = (b"PickleTrajectory", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
 PICKLE_NAMES = {"pckl", "pickle", "pickletrajectory", "pkl", "trj"}
 SAFE_GPW = (b"- of Ulm", b"AFFormat")
+UNREADABLE = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
+"""What files raise that are not there, cut off, of broken compression, or no text (ValueError)."""
 _HEAD = 64  # bytes
 
 
@@ -50,7 +54,7 @@ def _identity(file: str | Path) -> tuple[int, int, int]:
     try:
         status = os.stat(file)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise DataError(f"{file} cannot be read: {_reason(error)}") from None
     if not stat.S_ISREG(status.st_mode):
         what = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
         raise DataError(f"{file} is {what}; allowed: a file of structures that ASE reads")
@@ -65,8 +69,8 @@ def _format(file: str | Path) -> str:
     try:
         with open_with_compression(path, "rb") as opened:
             head = opened.read(_HEAD)
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except UNREADABLE as error:
+        raise DataError(f"{file} cannot be read: {_reason(error)}") from None
     suffixes = {suffix.lstrip(".").lower() for suffix in Path(path).suffixes[-2:]}
     if head.startswith(PICKLES) or suffixes & PICKLE_NAMES:
         raise DataError(f"{file} is a pickle, which may run any code when it is read; allowed: extended XYZ, .traj, …")
@@ -74,6 +78,8 @@ def _format(file: str | Path) -> str:
         raise DataError(f"{file} holds no structure")
     try:
         name: str = get_ioformat(filetype(path)).name
+    except UNREADABLE as error:
+        raise DataError(f"{file} cannot be read: {_reason(error)}") from None
     except (UnknownFileTypeError, KeyError) as error:
         raise DataError(f"{file} has no format that ASE knows: {error}; extended XYZ ends in .xyz") from None
     _check_format(file, name, head)
@@ -111,9 +117,12 @@ def _check_xyz(file: str | Path) -> None:
                 frame += 1
             if any(line.strip() for line in lines):
                 raise DataError(f"{file}, frame {frame}: a blank line stands where the number of atoms should")
-    except (OSError, EOFError, ValueError) as error:  # ValueError: bytes that are no text
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{file}, frame {frame}: cannot be read as extended XYZ: {reason}") from None
+    except UNREADABLE as error:
+        raise DataError(f"{file}, frame {frame}: cannot be read as extended XYZ: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _shortened(line: str) -> str:
