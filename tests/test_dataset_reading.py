@@ -269,8 +269,11 @@ def test_duplicates_without_energies_have_the_same_cell_and_positions(tmp_path: 
     grown = one.copy()
     grown.cell[0, 0] += 1e-5
     train = structures([other, one], tmp_path)
+    swapped = Atoms("HHCO", other.positions)
+    again = Atoms("OHCH", other.positions)
     test = structures([rattled(one, 5e-7), rattled(one, 1e-5), grown, labelled(0, one.copy()), other[::-1]], tmp_path)
     assert duplicates(train, test) == [(1, 0), (1, 3)]
+    assert duplicates_within(structures([swapped, again, again], tmp_path)) == [(1, 2)]
 
 
 def test_duplicates_are_warned_of_with_their_number(tmp_path: Path) -> None:

@@ -128,7 +128,8 @@ def test_lengths_in_other_units(name: str, length: float, said: str) -> None:
 
 
 def test_noble_gases_and_isolated_atoms_have_no_bonds() -> None:
-    far = [Atoms("Ar2", [[0, 0, 0], [0, 0, 3.8]]), Atoms("Cu"), Atoms("Cu2", [[0, 0, 0], [0, 0, 50]])]
+    argon = [Atoms("Ar2", [[0, 0, 0], [0, 0, length]]) for length in (3.6, 3.8, 4.0)]
+    far = [*argon, Atoms("Cu"), Atoms("Cu2", [[0, 0, 0], [0, 0, 50]])]
     structures = [LabelledStructure(atoms, Labels(), Origin("made.xyz", k)) for k, atoms in enumerate(far)]
     assert unit_warnings(structures) == []
 

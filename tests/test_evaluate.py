@@ -27,6 +27,7 @@ from tensorgraph.errors import CheckpointError, DataError, StructureError
 from tensorgraph.evaluation import Predicted, evaluate, metrics_of, pictures, species_of, write_pictures
 from tensorgraph.evaluation.table import short
 from tensorgraph.potential import members_of, package_of_spec
+from tensorgraph.runtime import evaluation
 from tensorgraph.runtime.checkpoint import save_checkpoint
 from tensorgraph.runtime.labels import LabelChoice, Labels
 from tensorgraph.spec import parse_spec
@@ -170,6 +171,21 @@ def test_predictions_are_those_of_the_calculator_whatever_the_batches(checkpoint
     single = evaluate(checkpoint, structures, dtype="float32")
     assert single.total.energy.rmse_mev == pytest.approx(found.total.energy.rmse_mev, rel=1e-4)
     assert single.total.energy.rmse_mev != together.energy.rmse_mev
+
+
+@pytest.mark.parametrize(("max_pairs", "batches"), [(1, [1, 1, 1, 1, 1]), (100_000, [5])])
+def test_no_more_pairs_at_once_than_were_asked_for(
+    checkpoint: Path, data: Path, max_pairs: int, batches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined, sizes = evaluation.join_structures, []
+
+    def counted(held: list, *rest: object):
+        sizes.append(len(held))
+        return joined(held, *rest)
+
+    monkeypatch.setattr(evaluation, "join_structures", counted)
+    evaluate(checkpoint, read_structures([data], ANY), max_pairs=max_pairs)
+    assert sizes == batches
 
 
 def test_a_committee_is_evaluated_by_its_mean(committee: Path, data: Path) -> None:
