@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import tensorgraph
 from tensorgraph.atomic import obstacle, write_atomically
-from tensorgraph.errors import BudgetError, CheckpointError, MissingToolError, SpecError, TensorGraphError
+from tensorgraph.errors import BudgetError, CheckpointError, MissingToolError, SpecError, TensorGraphError, one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -92,6 +93,23 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--only", metavar="CHECK", action="append",
                         help="a check by name, such as forces; may be repeated (default: all)")  # fmt: skip
     verify.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+
+    evaluate = _command(commands, "evaluate", _evaluate, "errors of a potential on labelled structures")
+    evaluate.add_argument("checkpoint", metavar="CHECKPOINT",
+                          help="a checkpoint, or the folder of a run (of a committee the mean)")  # fmt: skip
+    evaluate.add_argument("data", metavar="DATA", nargs="+", help="files of structures, anything that ASE reads")
+    evaluate.add_argument("--train", metavar="FILE", nargs="+",
+                          help="what it was trained on: errors without those structures too")  # fmt: skip
+    for name in ("energy", "forces", "stress", "virial"):
+        evaluate.add_argument(f"--{name}-key", metavar="KEY", help=f"where the {name} stands (default: the usual keys)")
+    evaluate.add_argument("--group-key", metavar="KEY", help="where the group stands (default: group, config_type)")
+    evaluate.add_argument("--worst", metavar="N", type=int, default=5, help="structures listed (default: 5)")
+    evaluate.add_argument("--pictures", metavar="DIR", type=Path, help="write parity.png and errors.png there")
+    evaluate.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    evaluate.add_argument("--dtype", choices=("float64", "float32"), default="float64", help="default: float64")
+    evaluate.add_argument("--max-pairs", metavar="N", type=int, default=100_000,
+                          help="evaluated at once, which bounds the memory (default: 100000)")  # fmt: skip
+    evaluate.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
 
     atlas = _command(commands, "atlas", _atlas, "write a page with every graph of a spec's basis drawn")
     atlas.add_argument("spec", metavar="SPEC", help=spec)
@@ -199,6 +217,30 @@ def _verify(arguments: argparse.Namespace) -> int:
         _print_table(verification_table(found))
     print(f"verified in {time.perf_counter() - start:.0f} s", file=sys.stderr)
     return 0 if found.passed else 1
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from tensorgraph.evaluation.command import Request, evaluate_files
+    from tensorgraph.evaluation.pictures import write_pictures
+    from tensorgraph.evaluation.table import evaluation_table
+
+    try:
+        request = Request.of(arguments)
+    except ValueError as error:
+        return _fail(f"tensorgraph: {error}", 2)
+    if arguments.pictures and os.path.lexists(arguments.pictures) and not arguments.pictures.is_dir():
+        return _fail(f"tensorgraph: --pictures: {arguments.pictures} is no folder; allowed: one, or a new name", 2)
+    start = time.perf_counter()
+    with _progress() as tell, _warnings_in_lines():
+        found = evaluate_files(request, tell)
+    if arguments.json:
+        print(json.dumps(found.to_json(), indent=2, allow_nan=False))
+    else:
+        _print_table(evaluation_table(found))
+    for path in write_pictures(found, arguments.pictures) if arguments.pictures else ():
+        print(path, file=sys.stderr)
+    print(f"evaluated in {time.perf_counter() - start:.1f} s", file=sys.stderr)
+    return 0
 
 
 def _kernels(arguments: argparse.Namespace) -> int:
@@ -327,6 +369,18 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
     with Console(stderr=True).status("…") as status:
         yield status.update
+
+
+@contextmanager
+def _warnings_in_lines() -> Iterator[None]:
+    """Python's warnings, ASE's among them, as lines on stderr without the place in the code."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"tensorgraph: warning: {one_line(str(message))}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def _print_table(table: "RenderableType") -> None:

@@ -19,6 +19,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
 from tensorgraph.calculator import ASE_KEYWORDS, SKIN, CheckedCalculator, TensorGraphCalculator
+from tensorgraph.potential import members_of
 from tensorgraph.runtime.arguments import check_keywords, checked_cutoff, checked_device, checked_dtype
 from tensorgraph.runtime.evaluation import finite
 from tensorgraph.runtime.skin import SkinnedNeighbours
@@ -43,23 +44,26 @@ class CommitteeCalculator(CheckedCalculator):
 
     def __init__(
         self,
-        members: Sequence[str | Path | Calculator],
+        members: str | Path | Sequence[str | Path | Calculator],
         package_dir: str | Path | None = None,
         device: str | torch.device = "cpu",
         dtype: str | torch.dtype = "float64",
         skin: float = SKIN,
         **kwargs: Any,
     ) -> None:
-        """`members`: at least two, each a checkpoint or an ASE calculator.
+        """`members`: at least two, each a checkpoint or an ASE calculator; or the folder with the checkpoints of a
+        committee, `seed-*/model.safetensors`.
 
         Checkpoints are read with the generated package in `package_dir`, or each with the package of the spec inside
         it; `device`, `dtype` and `skin` concern them alone, and they share their pairs of atoms.
 
         Raises TypeError for other members and unknown keywords, ValueError for fewer than two members or the same one
-        twice, and what `TensorGraphCalculator` raises.
+        twice, and what `members_of` and `TensorGraphCalculator` raise.
         """
         allowed = ("members", "package_dir", "device", "dtype", "skin", *ASE_KEYWORDS)
         check_keywords(type(self).__name__, kwargs, allowed)
+        if isinstance(members, str | PathLike):
+            members = members_of(members)
         _check_members(members)
         if package_dir is not None and all(isinstance(member, Calculator) for member in members):
             raise TypeError(f"package_dir={str(package_dir)!r} is of no use: no member is a checkpoint")
@@ -122,7 +126,9 @@ def _statistics(name: str, values: NDArray[np.float64]) -> dict[str, Any]:
 
 def _check_members(members: object) -> None:
     if not isinstance(members, list | tuple):
-        raise TypeError(f"members must be a list of checkpoints or calculators, not {type(members).__name__}")
+        raise TypeError(
+            f"members must be a folder, or a list of checkpoints or calculators, not {type(members).__name__}"
+        )
     for index, member in enumerate(members):
         if not isinstance(member, str | PathLike | Calculator):
             raise TypeError(f"member {index} is {type(member).__name__}; allowed: a checkpoint, or an ASE calculator")

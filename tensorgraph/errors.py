@@ -48,6 +48,10 @@ class TrainingError(TensorGraphError):
     """A training cannot start, go on or end as asked."""
 
 
+class DataError(TensorGraphError):
+    """A file of structures cannot be read, or changed while it was read; the message says which file and frame."""
+
+
 class CheckpointError(TensorGraphError):
     """A checkpoint is unreadable, or belongs to another spec."""
 

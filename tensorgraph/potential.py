@@ -28,6 +28,9 @@ from tensorgraph.runtime.checkpoint import load_checkpoint, spec_of_checkpoint
 from tensorgraph.runtime.loading import load_package
 from tensorgraph.spec import Spec, parse_spec
 
+WEIGHTS = "model.safetensors"
+"""The name of the checkpoint that training writes into the folder of a run."""
+
 
 def read_spec(path: str | Path) -> Spec:
     """The spec inside the checkpoint at `path`.
@@ -103,6 +106,39 @@ def open_potential(path: str | Path, checkpoint: str | Path | None = None) -> tu
     if not os.path.isdir(path):
         raise PackageError(f"{path} does not exist; allowed: the folder of a generated package, or a checkpoint")
     return load_package(path), None if checkpoint is None else Path(checkpoint)
+
+
+def members_of(path: str | Path) -> list[Path]:
+    """The checkpoints that `path` means: a file is one; a folder holds the one of a run, `model.safetensors`, or those
+    of a committee, two or more `seed-*/model.safetensors`, which come in the order of their seeds.
+
+    Raises CheckpointError for a path that does not exist, a folder that holds neither or both, and a committee of which
+    members are missing. The files are not opened.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise CheckpointError(f"{path} does not exist; allowed: a checkpoint, or the folder of a run")
+    if not folder.is_dir():
+        return [folder]
+    single, seeds = folder / WEIGHTS, sorted((seed for seed in folder.glob("seed-*") if seed.is_dir()), key=_by_seed)
+    if single.exists() and seeds:
+        raise CheckpointError(f"{path} holds both {WEIGHTS} and {seeds[0].name}; allowed: one of them, named in full")
+    if single.exists():
+        return [single]
+    if not seeds:
+        raise CheckpointError(f"{path} holds no {WEIGHTS} and no seed-*/{WEIGHTS}; allowed: the folder of a run")
+    members = [seed / WEIGHTS for seed in seeds]
+    if missing := [member for member in members if not member.exists()]:
+        raise CheckpointError(f"{missing[0]} is missing: the committee in {path} is not complete")
+    if len(members) < 2:
+        raise CheckpointError(f"{path} holds one member of a committee, {members[0]}; allowed: two or more")
+    return members
+
+
+def _by_seed(folder: Path) -> tuple[int, str]:
+    """Numbers in their own order: seed-10 after seed-9."""
+    seed = folder.name.removeprefix("seed-")
+    return int(seed) if seed.isdecimal() else -1, seed
 
 
 def _built(spec: Spec) -> Path:

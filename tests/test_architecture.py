@@ -17,17 +17,19 @@ PIPELINE = (
 
 RUNTIME = {
     "runtime": {"errors", "atomic", "manifest"},
+    "dataset": {"errors", "runtime"},
     "potential": {"errors", "atomic", "spec", "compiler", "emit", "runtime"},
+    "evaluation": {"errors", "atomic", "dataset", "potential", "runtime"},
     "hippynn": {"errors", "manifest", "spec", "graphs", "algebra", "potential", "runtime"},
     "battery": {"errors", "manifest", "basis", "runtime", "potential"},
     "calculator": {"errors", "runtime", "potential"},
-    "committee": {"calculator", "runtime"},
+    "committee": {"calculator", "potential", "runtime"},
     "torch_sim": {"errors", "runtime", "calculator"},
     "__main__": {"cli"},
 }
 """What needs torch or ASE stands beside the pipeline: what it may import."""
 
-COMMANDS = {"battery", "hippynn", "potential", "runtime"}
+COMMANDS = {"battery", "dataset", "evaluation", "hippynn", "potential", "runtime"}
 """What the command line imports of it, each inside the function of its command."""
 
 PROGRAMS = {"kernels/worker.py": {"triton"}, "battery/interpreter.py": {"torch", "safetensors"}}

@@ -124,7 +124,7 @@ def test_no_stress_without_a_volume(committee: CommitteeCalculator) -> None:
 def test_wrong_members_are_refused(checkpoints: list[Path]) -> None:
     calculator = LennardJones()
     wrong = {
-        "must be a list of checkpoints or calculators, not str": "a.safetensors",
+        "must be a folder, or a list of checkpoints or calculators, not int": 3,
         "needs at least two members, not 1": [calculator],
         "members 0 and 1 are the same": [calculator, calculator],
         "members 0 and 2 are the same": [checkpoints[0], checkpoints[1], str(checkpoints[0])],

@@ -1,0 +1,20 @@
+"""Errors of a potential on labelled structures: figures, tables and pictures."""
+
+from tensorgraph.evaluation.evaluation import Evaluation, WorstStructure, evaluate
+from tensorgraph.evaluation.metrics import EnergyErrors, ForceErrors, Metrics, Predicted, StressErrors, metrics_of
+from tensorgraph.evaluation.pictures import write_pictures
+from tensorgraph.evaluation.predictions import species_of
+
+__all__ = [
+    "EnergyErrors",
+    "Evaluation",
+    "ForceErrors",
+    "Metrics",
+    "Predicted",
+    "StressErrors",
+    "WorstStructure",
+    "evaluate",
+    "metrics_of",
+    "species_of",
+    "write_pictures",
+]
