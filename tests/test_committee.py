@@ -72,6 +72,18 @@ def test_committees_of_checkpoints_alone_and_of_calculators(checkpoints: list[Pa
     )
 
 
+def test_a_folder_with_a_committee(checkpoints: list[Path], tmp_path: Path) -> None:
+    for seed, path in enumerate(checkpoints):
+        (tmp_path / f"seed-{seed}").mkdir()
+        (tmp_path / f"seed-{seed}" / "model.safetensors").write_bytes(path.read_bytes())
+    atoms = molecule(3, 1)
+    listed = CommitteeCalculator(checkpoints).get_potential_energy(atoms)
+    assert CommitteeCalculator(tmp_path).get_potential_energy(atoms) == listed
+    assert CommitteeCalculator(str(tmp_path), GENERATED / "hipnn").get_potential_energy(atoms) == listed
+    with pytest.raises(ValueError, match="a committee needs at least two members, not 1"):
+        CommitteeCalculator(tmp_path / "seed-2")
+
+
 def test_results_are_never_stale(committee: CommitteeCalculator, checkpoints: list[Path]) -> None:
     atoms = molecule(3, 1)
     before = committee.get_potential_energy(atoms)

@@ -26,7 +26,7 @@ from tensorgraph.dataset import LabelledStructure, Origin, read_structures
 from tensorgraph.errors import CheckpointError, DataError, StructureError
 from tensorgraph.evaluation import Predicted, evaluate, metrics_of, pictures, species_of, write_pictures
 from tensorgraph.evaluation.table import short
-from tensorgraph.potential import members_of, package_of_spec
+from tensorgraph.potential import package_of_spec
 from tensorgraph.runtime import evaluation
 from tensorgraph.runtime.checkpoint import save_checkpoint
 from tensorgraph.runtime.labels import LabelChoice, Labels
@@ -287,41 +287,6 @@ def test_species_that_all_members_know(committee: Path) -> None:
     assert species_of(committee) == (1, 6, 7, 8)
 
 
-def test_members_of_files_runs_and_committees(tmp_path: Path) -> None:
-    def put(name: str) -> Path:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-        return tmp_path / name
-
-    assert members_of(put("a.safetensors")) == [tmp_path / "a.safetensors"]
-    assert members_of(str(put("run/model.safetensors").parent)) == [tmp_path / "run" / "model.safetensors"]
-    first = put("many/seed-3/model.safetensors")
-    with pytest.raises(CheckpointError, match=r"many holds one member of a committee.*allowed: two or more"):
-        members_of(tmp_path / "many")
-    last = put("many/seed-11/model.safetensors")
-    put("many/seed-notes")
-    assert members_of(tmp_path / "many") == [first, last]
-    (tmp_path / "many" / "seed-4").mkdir()
-    with pytest.raises(CheckpointError, match=r"seed-4/model.safetensors is missing: the committee .* not complete"):
-        members_of(tmp_path / "many")
-    put("run/seed-1/model.safetensors")
-    with pytest.raises(CheckpointError, match=r"run holds both model.safetensors and seed-1; allowed: one of them"):
-        members_of(tmp_path / "run")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match=r"empty holds no model.safetensors and no seed-\*/model.safetensors"):
-        members_of(tmp_path / "empty")
-    with pytest.raises(CheckpointError, match="nowhere does not exist"):
-        members_of(tmp_path / "nowhere")
-
-
-def test_a_committee_calculator_takes_the_folder(committee: Path) -> None:
-    atoms = molecule(3, 0)
-    listed = CommitteeCalculator(members_of(committee))
-    assert CommitteeCalculator(str(committee)).get_potential_energy(atoms) == listed.get_potential_energy(atoms)
-    with pytest.raises(ValueError, match="a committee needs at least two members, not 1"):
-        CommitteeCalculator(committee / "seed-2")
-
-
 # The command
 
 
@@ -365,8 +330,7 @@ def test_warnings_are_lines_on_stderr(committee: Path, data: Path) -> None:
     done = run(committee, data, data, "--train", data)
     assert done.returncode == 0
     assert done.stdout.startswith(f"the mean of 3 potentials in {committee} (float64): 10 structures, 32 atoms")
-    warnings = [line for line in done.stderr.splitlines() if "warning" in line]
-    (line,) = warnings
+    (line,) = (line for line in done.stderr.splitlines() if "warning" in line)
     assert line.startswith("tensorgraph: warning: 10 of 10 test structures stand in the training set")
 
 
@@ -392,9 +356,6 @@ def test_wrong_arguments_are_one_line(
     assert captured.err.startswith("tensorgraph: ")
     assert message in captured.err
     assert captured.err.count("\n") == 1
-
-
-# Pictures
 
 
 def test_pictures_are_written_from_the_command(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tensorgraph import cli, potential
 from tensorgraph.errors import BudgetError, CheckpointError, PackageError
-from tensorgraph.potential import load_model, open_potential, package_of_checkpoint
+from tensorgraph.potential import load_model, members_of, open_potential, package_of_checkpoint
 from tensorgraph.runtime.checkpoint import save_checkpoint
 from tests.helpers import GENERATED, batch_of, molecule, package
 
@@ -144,3 +144,30 @@ def test_caches_are_ones_own_whatever_the_umask(saved: Path, tmp_path: Path, mon
     finally:
         os.umask(before)
     assert (tmp_path / "of-a-group").stat().st_mode & 0o777 == 0o700
+
+
+def test_members_of_files_runs_and_committees(tmp_path: Path) -> None:
+    def put(name: str) -> Path:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+        return tmp_path / name
+
+    assert members_of(put("a.safetensors")) == [tmp_path / "a.safetensors"]
+    assert members_of(str(put("run/model.safetensors").parent)) == [tmp_path / "run" / "model.safetensors"]
+    first = put("many/seed-3/model.safetensors")
+    with pytest.raises(CheckpointError, match=r"many holds one member of a committee.*allowed: two or more"):
+        members_of(tmp_path / "many")
+    last = put("many/seed-11/model.safetensors")
+    put("many/seed-notes")
+    assert members_of(tmp_path / "many") == [first, last]
+    (tmp_path / "many" / "seed-4").mkdir()
+    with pytest.raises(CheckpointError, match=r"seed-4/model.safetensors is missing: the committee .* not complete"):
+        members_of(tmp_path / "many")
+    put("run/seed-1/model.safetensors")
+    with pytest.raises(CheckpointError, match=r"run holds both model.safetensors and seed-1; allowed: one of them"):
+        members_of(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"empty holds no model.safetensors and no seed-\*/model.safetensors"):
+        members_of(tmp_path / "empty")
+    with pytest.raises(CheckpointError, match="nowhere does not exist"):
+        members_of(tmp_path / "nowhere")
