@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tensorgraph import cli
+from tensorgraph.cli.output import print_table
 from tensorgraph.errors import KernelError
 from tensorgraph.kernels import (
     DTYPES,
@@ -181,7 +182,7 @@ def test_the_table_fits_a_page(capsys: pytest.CaptureFixture[str]) -> None:
         for name in PROGRAMS
     ]
     failed = [KernelCost(name, Target("cuda", 999), DTYPES[0], 10_000, 100_000, None, "why", ()) for name in PROGRAMS]
-    cli._print_table(kernels_table(KernelStudy("a_name", "3.9.0", 128, (*done, *failed))))
+    print_table(kernels_table(KernelStudy("a_name", "3.9.0", 128, (*done, *failed))))
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 120
     assert "not compiled: forward, backward, double_backward for sm_999 in float32: why" in lines

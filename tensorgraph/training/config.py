@@ -158,26 +158,38 @@ class LossConfig(SpecModel):
     stresses (eV²/Å⁶). `hierarchicality` weighs HIP-NN's penalty, its mean over atoms.
     """
 
-    energy: Weight = (10.0, 100.0)
+    energy: Weight = (100.0, 100.0)
     forces: Weight = (1.0, 1.0)
     stress: Weight = (100.0, 100.0)
     hierarchicality: Weight = (0.0, 0.0)
 
 
-class OptimizerConfig(SpecModel):
-    """AdamW, its rate and what is done to gradients and weights."""
+class StartConfig(SpecModel):
+    """What a new network starts from. With `scaled` its weights are scaled to the data (`training.scaling`): the
+    invariants of n vertices start with a standard deviation of `factor` to the power of n − 1.
+    """
 
+    scaled: Annotated[bool, Allowed("true or false")] = True
+    factor: Annotated[float, Allowed("a number above 0 and at most 10"), Field(gt=0, le=10)] = 0.3
+
+
+class OptimizerConfig(SpecModel):
+    """The optimiser, its rate, and what is done to gradients and weights."""
+
+    kind: Annotated[Literal["soap", "adamw"], Allowed("soap or adamw")] = "soap"
     rate: Annotated[float, Allowed("a number above 0 and at most 1"), Field(gt=0, le=1)] = 0.003
     last_rate: Annotated[
         float, Allowed("the rate at the end as a fraction of `rate`, from 0 to 1"), Field(ge=0, le=1)
-    ] = 0.0
+    ] = 0.01
     warmup: Annotated[int, Allowed("a number of steps ≥ 0"), Field(ge=0, le=10**9)] = 100
     decay: Annotated[float, Allowed("a number from 0 to 100"), Field(ge=0, le=100)] = 0.01
-    betas: Annotated[
-        tuple[float, float],
-        Allowed("two numbers from 0 to below 1"),
-        PlainValidator(_betas),
-    ] = (0.9, 0.99)
+    betas: Annotated[tuple[float, float], Allowed("two numbers from 0 to below 1"), PlainValidator(_betas)] = (
+        0.95,
+        0.95,
+    )
+    renewal: Annotated[
+        int, Allowed("the steps between two eigenbases of soap: an integer ≥ 1"), Field(ge=1, le=10**6)
+    ] = 10
     clip: Annotated[float, Allowed("the largest norm of a gradient, a number above 0"), Field(gt=0)] = 10.0
     average: Annotated[
         float, Allowed("the decay of the moving average of the weights, from 0 (none) to below 1"), Field(ge=0, lt=1)
@@ -235,8 +247,10 @@ class TrainConfig(SpecModel):
         LossConfig()
     )
     optimizer: Annotated[
-        OptimizerConfig, Allowed("a mapping with some of the keys rate, last_rate, warmup, decay, betas, clip, average")
+        OptimizerConfig,
+        Allowed("a mapping with some of the keys kind, rate, last_rate, warmup, decay, betas, renewal, clip, average"),
     ] = OptimizerConfig()
+    start: Annotated[StartConfig, Allowed("a mapping with some of the keys scaled, factor")] = StartConfig()
     validation: Annotated[
         ValidationConfig, Allowed("a mapping with some of the keys times, patience, energy, forces, stress")
     ] = ValidationConfig()

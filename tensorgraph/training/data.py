@@ -55,7 +55,9 @@ def read_parts(config: TrainConfig, seed: int, species: Sequence[int], tell: Tel
     return parts
 
 
-def listed_parts(parts: Parts, config: TrainConfig, subject: Subject, folder: Path, tell: Tell) -> tuple[Samples, Samples | None]:
+def listed_parts(
+    parts: Parts, config: TrainConfig, subject: Subject, folder: Path, tell: Tell
+) -> tuple[Samples, Samples | None]:
     """The parts with their pairs, in memory or in files in `folder`."""
 
     def listed(structures: list[LabelledStructure]) -> Samples:
@@ -91,16 +93,25 @@ def _check_labels(structures: list[LabelledStructure], data: DataConfig) -> None
 
 
 def _split(structures: list[LabelledStructure], fraction: float, seed: int) -> Parts:
-    """A fraction of the structures, at least one, taken at random for validation."""
+    """A fraction of the structures, at least one, for validation: one at random of each stretch of similar ones.
+
+    Similar are those of a group whose forces are of a size, so that the few hot ones are in both parts.
+    """
     if not fraction:
         return Parts(structures, [])
     n_valid = max(1, round(fraction * len(structures)))
     if n_valid >= len(structures):
         raise DataError(f"{len(structures)} structures cannot be split into training and validation; allowed: valid: 0")
-    order = np.random.default_rng(seed).permutation(len(structures))
-    chosen = set(order[:n_valid].tolist())
+    order = sorted(range(len(structures)), key=lambda index: (*_kind(structures[index]), index))
+    random = np.random.default_rng(seed)
+    chosen = {int(random.choice(stretch)) for stretch in np.array_split(np.array(order), n_valid)}
     train = [one for index, one in enumerate(structures) if index not in chosen]
     return Parts(train, [structures[index] for index in sorted(chosen)])
+
+
+def _kind(one: LabelledStructure) -> tuple[str, float]:
+    forces = one.labels.forces
+    return one.group or "", 0.0 if forces is None else float(np.square(forces).mean())
 
 
 def _warn_of_repetition(parts: Parts, data: DataConfig, species: Sequence[int], tell: Tell) -> None:

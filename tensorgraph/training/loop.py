@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tensorgraph.errors import CheckpointError, TrainingError
+from tensorgraph.runtime.arguments import DTYPES
 from tensorgraph.training.batches import Integers, epoch_batches, ordered_batches, share
 from tensorgraph.training.config import TrainConfig
 from tensorgraph.training.loss import TERMS, LossModule, error_sums
@@ -121,7 +122,7 @@ class Loop:
         factors = {name: world * weights[name] / counts[name] if counts[name] else 0.0 for name in TERMS}
         rate = rate_at(config.optimizer, progress.step, self.fraction)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         batch = self._batch(self.train, share(chosen, self.fabric.global_rank, world))
         loss, sums = self.module(batch, factors)
         self.optimizer.zero_grad()
@@ -140,11 +141,11 @@ class Loop:
     def _diverged(self) -> None:
         raise TrainingError(
             f"step {self.state.progress.step}: the gradient of the loss is not finite; {self.folder} holds the last "
-            f"good state; allowed: a smaller optimizer.rate than {self.config.optimizer.rate:g}, or data without outliers"
+            f"good state; allowed: an optimizer.rate below {self.config.optimizer.rate:g}, data without outliers"
         )
 
     def _batch(self, samples: Samples, chosen: Integers) -> Any:
-        return samples.batch(chosen, self.state.model.dtype, self.fabric.device)
+        return samples.batch(chosen, DTYPES[self.config.dtype], self.fabric.device)
 
     def _validate(self) -> None:
         """Errors on the validation part; the weights are kept where they are the best so far."""
@@ -158,10 +159,10 @@ class Loop:
             row |= {f"valid_{name}": value for name, value in figures_of(means).items()} | {"valid_score": score}
             self._compare(score)
         self._figures = row
-        rate = self.optimizer.param_groups[0]["lr"]
-        if self.metrics is not None:
-            at = {"step": progress.step, "epoch": progress.epoch, "seconds": progress.seconds, "rate": rate}
-            self._attempt(lambda: self.metrics.add(at | row))
+        rate = rate_at(self.config.optimizer, progress.step, self.fraction)
+        at = {"step": progress.step, "epoch": progress.epoch, "seconds": progress.seconds, "rate": rate}
+        if (metrics := self.metrics) is not None:
+            self._attempt(lambda: metrics.add(at | row))
         self.lines.step(self._line)
 
     def _validation_means(self, samples: Samples) -> dict[str, float | None]:
@@ -202,7 +203,7 @@ class Loop:
             self._attempt(lambda: self.state.save(self.folder / STATE, text, self.train.digest))
 
     def _attempt(self, write: Callable[[], None]) -> None:
-        """Hours of training must not end because a disk is full for a while: told now, tried again, an error at last."""
+        """Hours of training must not end because a disk is full for a while: told now, tried again, an error last."""
         try:
             write()
             self.trouble = ""

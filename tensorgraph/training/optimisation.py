@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 import torch
@@ -12,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from tensorgraph.errors import TrainingError
 from tensorgraph.training.config import LossConfig, OptimizerConfig
 from tensorgraph.training.loss import TERMS
+from tensorgraph.training.soap import Soap
 
 
 def freeze(model: torch.nn.Module, patterns: tuple[str, ...]) -> None:
@@ -29,22 +31,37 @@ def freeze(model: torch.nn.Module, patterns: tuple[str, ...]) -> None:
         raise TrainingError("freeze: nothing is left to train; allowed: patterns that leave some parameters")
 
 
-def decayed(name: str, parameter: Tensor) -> bool:
-    """Whether weights decay: matrices do. Biases, norms, energies of species and radial functions do not.
+def optimizer_of(
+    model: torch.nn.Module, config: OptimizerConfig, scales: dict[Tensor, Tensor] | None = None
+) -> torch.optim.Optimizer:
+    """The optimiser of the parameters that are not frozen; `scales` as for `Soap`.
 
-    Decay of the centres and widths of sensitivities would drive them to zero.
+    Matrices decay. Biases, norms, energies of species and radial functions do not: decay would drive the centres and
+    widths of sensitivities to zero. Energies of species, which the data fixed, change at a tenth of the rate.
     """
-    return parameter.dim() > 1 and not name.startswith("energy_heads.of_species") and ".norm." not in name
+    groups: dict[str, list[Tensor]] = {"mixing": [], "readout": [], "other": [], "species": []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[_kind(name, parameter)].append(parameter)
+    matrices = config.kind == "soap"
+    options = {
+        "mixing": {"weight_decay": config.decay, "matrices": matrices, "factor": 1.0},
+        "readout": {"weight_decay": config.decay, "factor": 1.0},
+        "other": {"factor": 1.0},
+        "species": {"factor": 0.1},
+    }
+    chosen = [{"params": params, **options[kind]} for kind, params in groups.items() if params]
+    return Soap(chosen, config.rate, config.betas, config.renewal, scales)
 
 
-def optimizer_of(model: torch.nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW over the parameters that are not frozen."""
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for name, p in trained if decayed(name, p)], "weight_decay": config.decay},
-        {"params": [p for name, p in trained if not decayed(name, p)], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.rate, betas=config.betas)
+def _kind(name: str, parameter: Tensor) -> str:
+    """Which group a parameter belongs to."""
+    if name.startswith("energy_heads.of_species"):
+        return "species"
+    if parameter.dim() < 2 or ".norm." in name:
+        return "other"
+    single = 1 in parameter.shape[:2] or (parameter.dim() == 2 and 1 in parameter.shape)
+    return "readout" if single else "mixing"
 
 
 def rate_at(config: OptimizerConfig, step: int, fraction: float) -> float:
@@ -55,22 +72,22 @@ def rate_at(config: OptimizerConfig, step: int, fraction: float) -> float:
 
 def weights_at(config: LossConfig, fraction: float) -> dict[str, float]:
     """The weights of the loss: from first to last geometrically, or linearly where one of them is zero."""
-    return {name: _between(*getattr(config, name), min(fraction, 1.0)) for name in TERMS}
+    return {name: _between(getattr(config, name), min(fraction, 1.0)) for name in TERMS}
 
 
-def _between(first: float, last: float, fraction: float) -> float:
-    if first == last:
-        return first
+def _between(ends: tuple[float, float], fraction: float) -> float:
+    first, last = ends
     if first > 0 and last > 0:
-        return first * (last / first) ** fraction
+        return first * math.exp(fraction * math.log(last / first))
     return first + (last - first) * fraction
 
 
 def averaged_model(model: torch.nn.Module, decay: float) -> AveragedModel:
     """The exponential moving average of the model's weights, which forgets its start faster than `decay` says."""
 
-    def update(averages: list[Tensor], current: list[Tensor], n_averaged: Tensor | int) -> None:
+    def update(averages: Sequence[Tensor], current: Sequence[Tensor], n_averaged: Tensor | int) -> None:
         n = float(n_averaged)
-        torch._foreach_lerp_(averages, current, 1 - min(decay, (1 + n) / (10 + n)))
+        for average, new in zip(averages, current, strict=True):
+            average.lerp_(new, 1 - min(decay, (1 + n) / (10 + n)))
 
     return AveragedModel(model, multi_avg_fn=update)

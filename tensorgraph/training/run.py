@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,16 +22,19 @@ from tensorgraph.errors import MissingToolError, TrainingError
 from tensorgraph.runtime.arguments import DTYPES, checked_device
 from tensorgraph.runtime.checkpoint import save_checkpoint
 from tensorgraph.runtime.memory import keep_freed_memory
-from tensorgraph.training.config import TrainConfig
+from tensorgraph.training.batches import epoch_batches
+from tensorgraph.training.config import BatchConfig, TrainConfig
 from tensorgraph.training.data import listed_parts, read_parts
 from tensorgraph.training.loop import STATE, Loop
 from tensorgraph.training.optimisation import averaged_model, freeze, optimizer_of
 from tensorgraph.training.progress import duration
 from tensorgraph.training.samples import Samples
+from tensorgraph.training.scaling import scale_to_data
 from tensorgraph.training.start import Subject, set_atomic_energies, subject_of
 from tensorgraph.training.state import Progress, RunState, SavedState, read_state
 
 Tell = Callable[[str], None]
+SCALED_TO = BatchConfig(structures=64, pairs=200_000)  # what a new model's weights are scaled to
 BEST, LAST, CONFIG = "model.safetensors", "last.safetensors", "config.json"
 FREE = ("out", "minutes", "epochs", "steps", "device", "log", "seed")
 """Keys of a config that may change when a run goes on; `seed` is compared by the folders of the members."""
@@ -102,19 +104,19 @@ def _fabric(config: TrainConfig) -> Any:
     """What spreads a run over the processes that `torchrun` started, or runs it in this one."""
     try:
         from lightning_fabric import Fabric
-        from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+        from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+        from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+        from lightning_fabric.strategies.ddp import DDPStrategy
     except ImportError as error:
         raise MissingToolError(f"training needs lightning-fabric: pip install 'tensorgraph[train]' ({error})") from None
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     found = checked_device(device)
-    common = {"accelerator": found.type, "precision": "32-true"}  # models have their dtype; nothing is converted
+    common: dict[str, Any] = {"accelerator": found.type, "precision": "32-true"}  # which converts nothing
     if not TorchElasticEnvironment.detect():
         devices = 1 if found.type == "cpu" else [found.index or 0]
         fabric = Fabric(**common, devices=devices, plugins=[LightningEnvironment()])
     else:
         local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-        from lightning_fabric.strategies import DDPStrategy
-
         strategy = DDPStrategy(find_unused_parameters=True)
         fabric = Fabric(**common, devices=local, num_nodes=world // local, strategy=strategy)
     fabric.launch()
@@ -146,15 +148,19 @@ def _check_same_run(saved: SavedState, config: TrainConfig, train: Samples) -> N
         raise TrainingError(f"{saved.path} is the state of a run on other structures or labels: the data changed")
 
 
-def _starting_state(
-    config: TrainConfig, subject: Subject, seed: int, train: Samples, device: torch.device
-) -> RunState:
+def _starting_state(config: TrainConfig, subject: Subject, seed: int, train: Samples, device: torch.device) -> RunState:
     model = subject.model(seed, DTYPES[config.dtype], device)
-    model.validate = False  # the structures were checked when their pairs were listed
+    model.validate = False  # type: ignore[assignment]  # the structures were checked when their pairs were listed
+    scales = None
+    if config.start.scaled and subject.checkpoint is None:
+        chosen = epoch_batches(train, SCALED_TO, 0, 0)[0]
+        scales = scale_to_data(
+            model, subject.package, train.batch(chosen, DTYPES[config.dtype], device), config.start.factor
+        )
     set_atomic_energies(model, subject, config, train)
     freeze(model, config.freeze)
     average = averaged_model(model, config.optimizer.average) if config.optimizer.average else None
-    return RunState(model, average, optimizer_of(model, config.optimizer), {}, Progress())
+    return RunState(model, average, optimizer_of(model, config.optimizer, scales), {}, Progress())
 
 
 @dataclass(frozen=True)
@@ -225,8 +231,3 @@ def _finish(loop: Loop, keep: _Keeper, tell: Tell) -> Outcome:
         tell(f"{end} after {progress.step} steps, {progress.epoch} epochs, {duration(progress.seconds)}")
     loop.fabric.barrier()
     return Outcome(keep.folder / BEST, progress.step, progress.seconds, progress.best, loop.interrupted)
-
-
-def stderr_line(line: str) -> None:
-    """A line of progress, where neither a pipe nor a log file may hold it back."""
-    print(line, file=sys.stderr, flush=True)

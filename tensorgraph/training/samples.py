@@ -1,4 +1,4 @@
-"""Labelled structures with their pairs, listed once and kept as flat arrays: in memory, or on disk where they are many."""
+"""Labelled structures with their pairs, listed once and kept as flat arrays: in memory, or on disk if they are many."""
 
 from __future__ import annotations
 

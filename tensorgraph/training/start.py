@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ def subject_of(path: str) -> Subject:
     return Subject(package, checkpoint)
 
 
-def set_atomic_energies(model: torch.nn.Module, subject: Subject, config: TrainConfig, samples: Samples) -> None:
+def set_atomic_energies(model: Any, subject: Subject, config: TrainConfig, samples: Samples) -> None:
     """Set the model's energies per species as the config asks.
 
     Raises TrainingError where species of the data are not among the energies that it gives.
@@ -105,7 +105,7 @@ def _of_isolated_atoms(file: str, subject: Subject, config: TrainConfig) -> dict
     return energies
 
 
-def _least_squares(model: torch.nn.Module, subject: Subject, samples: Samples) -> dict[str, float]:
+def _least_squares(model: Any, subject: Subject, samples: Samples) -> dict[str, float]:
     """Energies of species with which the model's errors per atom are least, all else as it is."""
     numbers = list(subject.species.values())
     zero = dict.fromkeys(subject.species, 0.0)
@@ -125,9 +125,3 @@ def _least_squares(model: torch.nn.Module, subject: Subject, samples: Samples) -
         return zero
     solution = torch.linalg.lstsq(table[:, :-1], table[:, -1:], driver="gelsd").solution.flatten()
     return dict(zip(subject.species, solution.tolist(), strict=True))
-
-
-def with_labels(samples: Samples, names: Sequence[str]) -> Sequence[str]:
-    """Those of the terms of a loss for which the samples have any label."""
-    counts = samples.label_counts(range(len(samples)))
-    return [name for name in names if counts[name]]

@@ -121,7 +121,9 @@ def read_state(path: Path) -> SavedState:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise CheckpointError(f"{path} is not the state of a training: its format is {metadata.get('format')!r}")
+                raise CheckpointError(
+                    f"{path} is not the state of a training: its format is {metadata.get('format')!r}"
+                )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return SavedState(path, metadata["config"], metadata["data"], json.loads(metadata["progress"]), tensors)
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
