@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-EXTRAS ?= test,torch-sim
+EXTRAS ?= test,train,torch-sim
 
 .PHONY: demo test lint check-generated clean
 

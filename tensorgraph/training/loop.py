@@ -129,7 +129,7 @@ class Loop:
         self.fabric.backward(loss)
         trained = [parameter for parameter in self.state.model.parameters() if parameter.grad is not None]
         norm = float(torch.nn.utils.clip_grad_norm_(trained, config.optimizer.clip))
-        if not math.isfinite(norm):
+        if not (math.isfinite(norm) and math.isfinite(float(loss.detach()))):
             self._diverged()
         self.optimizer.step()
         if self.state.average is not None:
@@ -140,7 +140,7 @@ class Loop:
 
     def _diverged(self) -> None:
         raise TrainingError(
-            f"step {self.state.progress.step}: the gradient of the loss is not finite; {self.folder} holds the last "
+            f"step {self.state.progress.step}: the loss or its gradient is not finite; {self.folder} holds the last "
             f"good state; allowed: an optimizer.rate below {self.config.optimizer.rate:g}, data without outliers"
         )
 

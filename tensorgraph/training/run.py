@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,8 +118,9 @@ def _fabric(config: TrainConfig) -> Any:
         fabric = Fabric(**common, devices=devices, plugins=[LightningEnvironment()])
     else:
         local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-        strategy = DDPStrategy(find_unused_parameters=True)
-        fabric = Fabric(**common, devices=local, num_nodes=world // local, strategy=strategy)
+        # Of no account here: it concerns the speed of copies of a few numbers.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        fabric = Fabric(**common, devices=local, num_nodes=world // local, strategy=DDPStrategy())
     fabric.launch()
     return fabric
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+TIE_BREAK = 0.1  # of the mean diagonal of a preconditioner
 LARGEST = 512  # rows of a matrix that several matrices are stacked to
 EPSILON = 1e-10
 
@@ -118,13 +119,25 @@ def _rotate(state: dict[str, Any], matrix: Tensor) -> Tensor:
 
 def _eigenbasis(matrix: Tensor) -> Tensor:
     """Eigenvectors as columns, those of the largest eigenvalues first."""
-    vectors: Tensor = torch.linalg.eigh(matrix)[1].flip(-1)
+    vectors: Tensor = torch.linalg.eigh(_without_ties(matrix))[1].flip(-1)
     return vectors
+
+
+def _without_ties(matrix: Tensor) -> Tensor:
+    """The matrix with a small fixed diagonal added, so that its eigenvectors are defined.
+
+    The first gradients leave many eigenvalues at zero. In their space every basis is one of eigenvectors, rounding would
+    choose it, and Adam's steps depend on it: two runs that differ by rounding would part at once.
+    """
+    n = matrix.shape[-1]
+    ramp = torch.linspace(1, 0, n, dtype=matrix.dtype, device=matrix.device)
+    size = matrix.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[:, None, None]
+    return matrix + TIE_BREAK * size * torch.diag(ramp)
 
 
 def _renew(state: dict[str, Any], side: str, dim: int) -> None:
     """One step of orthogonal iteration; directions are sorted, and the squares with them."""
-    basis, matrix = state[f"{side}_basis"], state[side]
+    basis, matrix = state[f"{side}_basis"], _without_ties(state[side])
     order = (basis * (matrix @ basis)).sum(-2).argsort(-1, descending=True)
     basis = torch.gather(basis, 2, order.unsqueeze(1).expand_as(basis))
     sorted_rows = order.unsqueeze(2) if dim == 1 else order.unsqueeze(1)
