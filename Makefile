@@ -8,6 +8,8 @@ EXTRAS ?= test,train,torch-sim
 
 demo: $(STAMP)
 	$(BIN)/tensorgraph build specs/hiphop5.yaml
+	$(BIN)/python -m examples.au6
+	$(BIN)/tensorgraph train examples/gold.yaml --overwrite
 	$(BIN)/python -m examples.gold
 
 # One thread per process: the tests already run on every core.

@@ -19,11 +19,10 @@ from ase.constraints import FixAtoms
 from ase.optimize import BFGS
 from rich.table import Table
 
-from examples.fitting import fitted, labelled, out_directory, spec
-from examples.gold import out as console
-from examples.gold_training import Settings
+from examples.console import out as console
+from examples.fitting import Fit, fitted, labelled, out_directory, spec
 
-SETTINGS = Settings(steps=1_000, batch_size=6, learning_rate=2e-2, energy_weight=0.1)
+FIT = Fit(steps=500, structures=6)
 FRAMES, LATTICE = 400, 3.59  # Å, EMT's copper
 SITES = ("fcc", "hcp", "bridge")
 FORCE, MOST_STEPS = 0.01, 150  # eV/Å, where a relaxation ends
@@ -41,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def study(
-    out: Path, sites: Sequence[str] = SITES, frames: int = FRAMES, settings: Settings = SETTINGS
+    out: Path, sites: Sequence[str] = SITES, frames: int = FRAMES, fit: Fit = FIT
 ) -> dict[str, tuple[Adsorbed, Adsorbed]]:
     """What EMT and a model fitted to it give for every site."""
     text = spec("oxygen_on_copper", ["O", "Cu"], cutoff=5.5, soft_min=1.2)
-    model = fitted(text, labelled(samples(frames), EMT()), settings, out)
+    model = fitted(text, labelled(samples(frames), EMT()), fit, out)
     return {site: (adsorbed(site, EMT()), adsorbed(site, model)) for site in sites}
 
 

@@ -1,14 +1,16 @@
 """Six gold atoms in motion: the samples on which the gold model is trained and tested.
 
+Run as `python -m examples.au6`: writes train.xyz (the first 2,000 samples) and test.xyz (the last 500).
+
 The recipe of the published comparison: six atoms carved from the fcc crystal, ASE's EMT, velocities of a
 Maxwell-Boltzmann distribution at 300 K, 125,000 steps of NVE dynamics of 1 fs, every 50th kept.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +19,14 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 
+from examples.console import progress
+
 STEPS, KEPT_EVERY, TEMPERATURE, SEED = 125_000, 50, 300.0, 2  # fs and K
+N_TRAIN, N_TEST = 2_000, 500
 ARRAYS = ("positions", "velocities", "forces", "energy")
 
 
@@ -76,18 +82,26 @@ def simulate(steps: int = STEPS, seed: int = SEED, on_sample: Callable[[], objec
     return Trajectory(**{name: np.array(values) for name, values in samples.items()})
 
 
-def save(trajectory: Trajectory, path: Path) -> None:
-    """Write the samples to an .npz file, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".part.npz")
-    np.savez(scratch, **{name: getattr(trajectory, name) for name in ARRAYS})
-    os.replace(scratch, path)
+def write_samples(folder: Path, on_sample: Callable[[], object] = lambda: None) -> tuple[Path, Path]:
+    """Write train.xyz and test.xyz, with momenta, and return their paths; what stands there is kept."""
+    paths = folder / "train.xyz", folder / "test.xyz"
+    if not all(path.is_file() for path in paths):
+        frames = simulate(STEPS, on_sample=on_sample).frames()
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, part in zip(paths, (frames[:N_TRAIN], frames[-N_TEST:]), strict=True):
+            scratch = path.with_suffix(".part.xyz")
+            write(scratch, part, format="extxyz")
+            os.replace(scratch, path)
+    return paths
 
 
-def load(path: Path) -> Trajectory:
-    """Read what `save` wrote; nothing is unpickled. Raises ValueError for a file that is damaged."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return Trajectory(**{name: arrays[name] for name in ARRAYS})
-    except (EOFError, IndexError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m examples.au6", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("build/gold"), help="the folder to write to (%(default)s)")
+    folder: Path = parser.parse_args(argv).out
+    with progress("simulating Au6", STEPS // KEPT_EVERY) as advance:
+        print(*write_samples(folder, advance))
+
+
+if __name__ == "__main__":
+    main()

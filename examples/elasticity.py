@@ -19,11 +19,10 @@ from ase.eos import EquationOfState
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from examples.fitting import fitted, labelled, out_directory, spec
-from examples.gold import out as console
-from examples.gold_training import Settings
+from examples.console import out as console
+from examples.fitting import Fit, fitted, labelled, out_directory, spec
 
-SETTINGS = Settings(steps=1_200, batch_size=10, learning_rate=2e-2, energy_weight=10.0)
+FIT = Fit(steps=600, structures=10, energy=1000.0)
 FRAMES, LATTICE = 500, 3.61  # Å, where strains start from
 STRAINS = np.linspace(-0.04, 0.04, 9)  # of the equation of state
 SMALL_STRAIN = 0.005  # of the elastic constants
@@ -48,10 +47,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     console.print(f"wrote {plot(found, out / 'equation_of_state.png')}", soft_wrap=True)
 
 
-def study(out: Path, frames: int = FRAMES, settings: Settings = SETTINGS) -> dict[str, Elasticity]:
+def study(out: Path, frames: int = FRAMES, fit: Fit = FIT) -> dict[str, Elasticity]:
     """What EMT and a model fitted to it give."""
     text = spec("copper", ["Cu"], cutoff=5.5, soft_min=1.8)
-    model = fitted(text, labelled(strained_crystals(frames), EMT()), settings, out)
+    model = fitted(text, labelled(strained_crystals(frames), EMT()), fit, out)
     return {"EMT": elasticity(EMT()), "model": elasticity(model)}
 
 

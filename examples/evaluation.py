@@ -16,13 +16,12 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.cluster import Icosahedron
 
-from examples.fitting import fitted, labelled, out_directory, spec
-from examples.gold import out as console
-from examples.gold_training import Settings
+from examples.console import out as console
+from examples.fitting import Fit, fitted, labelled, out_directory, spec
 from tensorgraph.calculator import TensorGraphCalculator
 from tensorgraph.runtime import predict
 
-SETTINGS = Settings(steps=700, batch_size=20, learning_rate=2e-2, energy_weight=0.1)
+FIT = Fit(steps=400, structures=20)
 FRAMES, SCREENED, MOST_ATOMS = 400, 1_000, 2_000  # structures; atoms in a batch
 
 
@@ -44,10 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-def study(out: Path, frames: int = FRAMES, screened: int = SCREENED, settings: Settings = SETTINGS) -> Comparison:
+def study(out: Path, frames: int = FRAMES, screened: int = SCREENED, fit: Fit = FIT) -> Comparison:
     """A model fitted to EMT, on clusters that it has not seen."""
     text = spec("copper_gold", ["Cu", "Au"], cutoff=6.0, soft_min=1.8)
-    model = fitted(text, labelled(clusters(frames, seed=0), EMT()), settings, out)
+    model = fitted(text, labelled(clusters(frames, seed=0), EMT()), fit, out)
     return compare(model, clusters(screened, seed=1))
 
 

@@ -7,22 +7,21 @@ data with a cheap reference (EMT, SPC/Fw), fits a small model to it, and compare
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 
-from examples.gold import log, progress
-from examples.gold_training import Settings, errors_of, train
+from examples.console import log
 from tensorgraph.calculator import TensorGraphCalculator
-from tensorgraph.compiler import compile_spec
-from tensorgraph.emit.writing import write_package
-from tensorgraph.runtime import batch_structures, load_package, save_checkpoint
-from tensorgraph.spec import parse_spec
+from tensorgraph.training.command import tested
+from tensorgraph.training.config import parse_config
+from tensorgraph.training.run import train
 
 SPEC = """\
 name: {name}
@@ -61,35 +60,52 @@ def labelled(frames: Sequence[Atoms], reference: Calculator) -> list[Atoms]:
     for atoms in frames:
         copy = atoms.copy()
         copy.set_constraint()
+        copy.info.clear()  # what a builder noted there, no file of structures may hold
         copy.calc = reference
         copy.calc = SinglePointCalculator(copy, energy=copy.get_potential_energy(), forces=copy.get_forces())
         result.append(copy)
     return result
 
 
-def fitted(spec_text: str, frames: Sequence[Atoms], settings: Settings, out: Path) -> TensorGraphCalculator:
+@dataclass(frozen=True)
+class Fit:
+    """How a small model is trained; `energy` weighs squared errors of energies per atom beside those of forces."""
+
+    steps: int
+    structures: int = 10
+    rate: float = 5e-3
+    energy: float = 10.0
+
+
+def fitted(spec_text: str, frames: Sequence[Atoms], fit: Fit, out: Path) -> TensorGraphCalculator:
     """A calculator with a model of the spec, trained on labelled frames, of which every tenth is kept for a test.
 
-    Package and checkpoint are written to `out`; the errors on the test frames go to stderr.
+    All files are written to `out`, and the errors on the test frames to its test.json; they go to stderr too.
     """
-    package_directory = write_package(compile_spec(parse_spec(spec_text)).package, out)
-    package = load_package(package_directory)
-    cutoff, random = package.architecture.CUTOFF, np.random.default_rng(settings.seed)
-    order = random.permutation(len(frames))
-    parts = [[frames[k] for k in chosen] for chosen in (order[len(order) // 10 :], order[: len(order) // 10])]
-    training_set, test_set = (batch_structures(part, cutoff, targets=True) for part in parts)
-    started = time.monotonic()
-    with progress("training", settings.steps) as advance:
-        model = train(package, training_set, settings, settings.steps, advance)
-    errors = errors_of(model, test_set)
-    sizes = np.unique([len(atoms) for atoms in parts[1]])
-    log.print(
-        f"trained {settings.steps} steps on {len(parts[0])} frames in {time.monotonic() - started:.0f} s; RMSE of "
-        f"{len(parts[1])} others ({', '.join(map(str, sizes))} atoms): {errors}",
-        soft_wrap=True,
+    out.mkdir(parents=True, exist_ok=True)
+    order = np.random.default_rng(0).permutation(len(frames))
+    for name, chosen in (("train", order[len(order) // 10 :]), ("test", order[: len(order) // 10])):
+        write(out / f"{name}.xyz", [frames[index] for index in chosen], format="extxyz")
+    (out / "spec.yaml").write_text(spec_text, encoding="utf-8")
+    config = parse_config(
+        f"model: {out / 'spec.yaml'}\n"
+        f"data: {{train: {out / 'train.xyz'}, valid: 0.05, test: {out / 'test.xyz'}}}\n"
+        f"out: {out / 'run'}\n"
+        f"steps: {fit.steps}\n"
+        f"batch: {{structures: {fit.structures}}}\n"
+        f"optimizer: {{rate: {fit.rate}}}\n"
+        f"loss: {{energy: {fit.energy}}}\n"
     )
-    save_checkpoint(model, package, out / "model.safetensors")
-    return TensorGraphCalculator(package_directory, out / "model.safetensors")
+    (outcome,) = train(config, overwrite=True, tell=tell)
+    found = tested(config).total
+    tell(f"RMSE of {found.n_structures} others: {found.energy.rmse_mev_per_atom:.1f} meV/atom, "
+         f"{found.forces.rmse_ev_per_angstrom:.3f} eV/Å")  # fmt: skip
+    return TensorGraphCalculator(outcome.checkpoint)
+
+
+def tell(line: str) -> None:
+    """A line of progress on stderr."""
+    log.print(line, soft_wrap=True, highlight=False)
 
 
 def out_directory(name: str, description: str, argv: Sequence[str] | None = None) -> Path:

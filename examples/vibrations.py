@@ -19,11 +19,10 @@ from ase.optimize import BFGS
 from ase.vibrations import VibrationsData
 from rich.table import Table
 
-from examples.fitting import fitted, labelled, out_directory, spec
-from examples.gold import out as console
-from examples.gold_training import Settings
+from examples.console import out as console
+from examples.fitting import Fit, fitted, labelled, out_directory, spec
 
-SETTINGS = Settings(steps=1_000, batch_size=10, learning_rate=2e-2, energy_weight=0.1)
+FIT = Fit(steps=500, structures=10)
 FRAMES, FORCE, MOST_STEPS = 300, 1e-4, 300  # eV/Å, at the minimum about which atoms vibrate
 DISTANCE = 0.01  # Å, of finite differences
 
@@ -32,11 +31,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     console.print(table(*study(out_directory("vibrations", (__doc__ or "").splitlines()[0], argv))))
 
 
-def study(out: Path, frames: int = FRAMES, settings: Settings = SETTINGS) -> tuple[np.ndarray, np.ndarray]:
+def study(out: Path, frames: int = FRAMES, fit: Fit = FIT) -> tuple[np.ndarray, np.ndarray]:
     """Wavenumbers by EMT and by a model fitted to it, each at its own minimum."""
     start = relaxed(Atoms(Icosahedron("Cu", 2)), EMT())
     text = spec("copper_cluster", ["Cu"], cutoff=6.0, soft_min=1.8)
-    model = fitted(text, labelled(samples(start, frames), EMT()), settings, out)
+    model = fitted(text, labelled(samples(start, frames), EMT()), fit, out)
     minimum = relaxed(start, model)
     return wavenumbers(start, differences(start, EMT())), wavenumbers(minimum, model.get_hessian(minimum))
 

@@ -17,17 +17,16 @@ from ase.calculators.calculator import Calculator
 from ase.md.langevin import Langevin
 from matplotlib.figure import Figure
 
-from examples.fitting import fitted, labelled, out_directory, spec
-from examples.gold import out as console
-from examples.gold import progress
-from examples.gold_training import Settings
+from examples.console import out as console
+from examples.console import progress
+from examples.fitting import Fit, fitted, labelled, out_directory, spec
 from examples.spc_fw import ANGLE, BOND, FlexibleWater
 from tensorgraph.runtime.neighbours import neighbour_pairs
 
 VOLUME, TEMPERATURE = 29.9, 300.0  # Å³ per molecule and K, of water at ambient pressure
 TIMESTEP, FRICTION = 1.0 * units.fs, 0.01 / units.fs
 FARTHEST, BINS = 4.6, 92  # Å, half of the box; of radial distributions
-SETTINGS = Settings(steps=800, batch_size=1, learning_rate=3e-2, warmup_steps=20, energy_weight=0.01)
+FIT = Fit(steps=400, structures=1)
 
 
 @dataclass(frozen=True)
@@ -58,13 +57,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     console.print(f"wrote {plot(found, out / 'radial_distribution.png')}", soft_wrap=True)
 
 
-def study(out: Path, plan: Plan | None = None, settings: Settings = SETTINGS) -> dict[str, Distribution]:
+def study(out: Path, plan: Plan | None = None, fit: Fit = FIT) -> dict[str, Distribution]:
     """Radial distributions by SPC/Fw and by a model fitted to it."""
     plan = plan or Plan()
     reference = FlexibleWater()
     heated = dynamics(box(plan.edge), reference, 1.2 * TEMPERATURE, plan.training, plan.kept_every, "training frames")
     text = spec("water", ["H", "O"], cutoff=4.5, soft_min=0.8, rank=2)
-    model = fitted(text, labelled(heated, reference), settings, out)
+    model = fitted(text, labelled(heated, reference), fit, out)
     found = {}
     for name, calculator in {"SPC/Fw": reference, "model": model}.items():
         steps = plan.equilibration + plan.production

@@ -17,7 +17,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.fd import calculate_numerical_forces
 
 from examples import adsorption, diagrams, elasticity, evaluation, vibrations, water
-from examples.gold_training import Settings
+from examples.fitting import Fit
 from examples.spc_fw import ANGLE, BOND, FlexibleWater
 from tensorgraph.compiler import compile_spec
 from tensorgraph.spec import load_spec
@@ -25,7 +25,7 @@ from tests.helpers import GENERATED
 
 Report = Callable[[ModuleType, Any], str]
 
-QUICK = Settings(steps=60, batch_size=8, learning_rate=3e-2, warmup_steps=10, energy_weight=0.1)
+QUICK = Fit(steps=60, structures=8)
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 
 def test_elastic_constants_agree_with_the_equation_of_state(tmp_path: Path, report: Report) -> None:
-    settings = replace(QUICK, steps=100, learning_rate=1e-2, energy_weight=10.0)
-    found = elasticity.study(tmp_path, frames=80, settings=settings)
+    fit = replace(QUICK, steps=100, energy=1000.0)
+    found = elasticity.study(tmp_path, frames=80, fit=fit)
     for name, tolerance in {"EMT": 0.02, "model": 0.2}.items():  # energies gave B and stresses the constants
         one = found[name]
         assert (one.c11 + 2 * one.c12) / 3 == pytest.approx(one.bulk_modulus, rel=tolerance)
@@ -55,7 +55,7 @@ def test_elastic_constants_agree_with_the_equation_of_state(tmp_path: Path, repo
 
 
 def test_an_adsorbate_relaxes_to_where_emt_has_it(tmp_path: Path, report: Report) -> None:
-    found = adsorption.study(tmp_path, sites=("fcc",), frames=80, settings=QUICK)
+    found = adsorption.study(tmp_path, sites=("fcc",), frames=80, fit=QUICK)
     true, predicted = found["fcc"]
     assert true.height == pytest.approx(1.558, abs=0.01)
     assert predicted.height == pytest.approx(true.height, abs=0.5)  # where it started: 1.2
@@ -71,7 +71,7 @@ def test_samples_of_adsorption_keep_atoms_apart() -> None:
 
 
 def test_vibrations_of_the_icosahedron_are_degenerate_as_its_group_requires(tmp_path: Path, report: Report) -> None:
-    true, predicted = vibrations.study(tmp_path, frames=60, settings=QUICK)
+    true, predicted = vibrations.study(tmp_path, frames=60, fit=QUICK)
     assert len(true) == len(predicted) == 33
     sizes = [5, 4, 5, 3, 4, 3, 5, 1, 3]
     rows = report(vibrations, (true, true)).splitlines()
@@ -83,7 +83,7 @@ def test_vibrations_of_the_icosahedron_are_degenerate_as_its_group_requires(tmp_
 
 
 def test_batches_give_what_single_structures_give(tmp_path: Path, report: Report) -> None:
-    found = evaluation.study(tmp_path, frames=80, screened=40, settings=QUICK)
+    found = evaluation.study(tmp_path, frames=80, screened=40, fit=QUICK)
     assert found.difference < 1e-12
     energies = [EMT().get_potential_energy(atoms) / 13 for atoms in evaluation.clusters(40, seed=1)]
     assert found.rmse < np.std(energies) / 2
@@ -131,8 +131,8 @@ def test_dynamics_holds_its_temperature() -> None:
 
 def test_water_keeps_hydrogen_bonds(tmp_path: Path, report: Report) -> None:
     plan = water.Plan(edge=2, training=100, equilibration=20, production=40)
-    settings = Settings(steps=120, batch_size=1, learning_rate=3e-2, warmup_steps=10, energy_weight=0.01)
-    found = water.study(tmp_path, plan, settings)
+    fit = Fit(steps=120, structures=1)
+    found = water.study(tmp_path, plan, fit)
     for one in found.values():
         positions = re.findall(r"[\d.]+(?= Å)", water.summary(one))
         assert [float(value) for value in positions] == pytest.approx([2.7, 1.7], abs=0.35)
