@@ -166,11 +166,13 @@ class LossConfig(SpecModel):
 
 class StartConfig(SpecModel):
     """What a new network starts from. With `scaled` its weights are scaled to the data (`training.scaling`): the
-    invariants of n vertices start with a standard deviation of `factor` to the power of n − 1.
+    invariants of n vertices start with a standard deviation of `factor` to the power of n − 1, and radial functions are
+    smooth over `smoothness` neighbouring sensitivities.
     """
 
     scaled: Annotated[bool, Allowed("true or false")] = True
     factor: Annotated[float, Allowed("a number above 0 and at most 10"), Field(gt=0, le=10)] = 0.3
+    smoothness: Annotated[float, Allowed("a number of sensitivities, from 0 to 100"), Field(ge=0, le=100)] = 1.5
 
 
 class OptimizerConfig(SpecModel):
@@ -250,7 +252,7 @@ class TrainConfig(SpecModel):
         OptimizerConfig,
         Allowed("a mapping with some of the keys kind, rate, last_rate, warmup, decay, betas, renewal, clip, average"),
     ] = OptimizerConfig()
-    start: Annotated[StartConfig, Allowed("a mapping with some of the keys scaled, factor")] = StartConfig()
+    start: Annotated[StartConfig, Allowed("a mapping with some of the keys scaled, factor, smoothness")] = StartConfig()
     validation: Annotated[
         ValidationConfig, Allowed("a mapping with some of the keys times, patience, energy, forces, stress")
     ] = ValidationConfig()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import torch
@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from tensorgraph.errors import TrainingError
 from tensorgraph.training.config import LossConfig, OptimizerConfig
 from tensorgraph.training.loss import TERMS
-from tensorgraph.training.soap import Soap
+from tensorgraph.training.soap import Scale, Soap
 
 
 def freeze(model: torch.nn.Module, patterns: tuple[str, ...]) -> None:
@@ -32,7 +32,7 @@ def freeze(model: torch.nn.Module, patterns: tuple[str, ...]) -> None:
 
 
 def optimizer_of(
-    model: torch.nn.Module, config: OptimizerConfig, scales: dict[Tensor, Tensor] | None = None
+    model: torch.nn.Module, config: OptimizerConfig, scales: Mapping[Tensor, Scale] | None = None
 ) -> torch.optim.Optimizer:
     """The optimiser of the parameters that are not frozen; `scales` as for `Soap`.
 

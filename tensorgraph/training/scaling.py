@@ -5,6 +5,9 @@ the number of their vertices and with the density of neighbours, and a network t
 every interaction are multiplied by constants that the first structures decide: the tensors E around atoms have a mean
 square of one in every channel, the invariants a standard deviation of `factor` to the power of their vertices less one,
 and a mean that the bias takes away. The optimiser takes its steps in these scales.
+
+Radial functions are sums of sensitivities, whose weights are drawn, and changed, smoothly from one sensitivity to the
+next: over `smoothness` of them. So many narrow sensitivities do not mean radial functions that oscillate.
 """
 
 from __future__ import annotations
@@ -18,27 +21,32 @@ from torch import Tensor
 from tensorgraph.manifest import read_manifest
 from tensorgraph.runtime.batch import Batch
 from tensorgraph.runtime.loading import package_directory
+from tensorgraph.training.config import StartConfig
+from tensorgraph.training.soap import Scale
 
+FLOOR = 1e-3  # of the covariance of radial weights that no smoothness bends
 LEAST = 1e-3  # of a standard deviation, relative to the largest of the invariants
 
 
-def scale_to_data(model: Any, package: ModuleType, batch: Batch, factor: float) -> dict[Tensor, Tensor]:
+def scale_to_data(model: Any, package: ModuleType, batch: Batch, config: StartConfig) -> dict[Tensor, Scale]:
     """Scale the weights of every interaction of a new model, as the batch says; the scales by parameter.
 
     Layers with a group norm, which scales invariants itself, keep their mixing.
     """
-    scales: dict[Tensor, Tensor] = {}
+    scales: dict[Tensor, Scale] = {}
     vertices = [len(graph["ranks"]) for graph in _invariants(package)]
 
     def scale(layer: Any, arguments: tuple[Any, ...]) -> None:
+        mixing = smoothing(len(layer.weights), config.smoothness).to(layer.weights)
+        layer.weights.copy_(torch.tensordot(mixing, layer.weights, dims=1))
         around = layer.environment(*arguments)
         size = around.square().mean(dim=(0, 1)).sqrt()
         of_channels = torch.where(size > 0, 1 / size, 1.0).view(1, -1, 1)
         layer.weights.mul_(of_channels)
-        scales[layer.weights] = of_channels.expand_as(layer.weights)
+        scales[layer.weights] = Scale(of_channels.expand_as(layer.weights), mixing)
         if layer.mixing is not None and layer.norm is None:
             values = package.invariants(around * of_channels.flatten())
-            powers = values.new_tensor([factor ** (n - 1) for n in vertices]).view(-1, 1, 1)
+            powers = values.new_tensor([config.factor ** (n - 1) for n in vertices]).view(-1, 1, 1)
             _scale_mixing(layer, values, powers, scales)
 
     handles = [block.interaction.layer.register_forward_pre_hook(scale) for block in model.blocks]
@@ -49,14 +57,25 @@ def scale_to_data(model: Any, package: ModuleType, batch: Batch, factor: float) 
     return scales
 
 
-def _scale_mixing(layer: Any, values: Tensor, powers: Tensor, scales: dict[Tensor, Tensor]) -> None:
+def _scale_mixing(layer: Any, values: Tensor, powers: Tensor, scales: dict[Tensor, Scale]) -> None:
     """values [n_atoms, n_invariants, channels]; powers [n_invariants, 1, 1]."""
     deviation = values.std(dim=0, correction=0)
     deviation = deviation.clamp(min=LEAST * float(deviation.max()) or 1.0).unsqueeze(2)
     of_invariants = powers / deviation
     layer.mixing.mul_(of_invariants)
     layer.self_interaction.bias.sub_((values.mean(dim=0).unsqueeze(2) * layer.mixing).sum(dim=(0, 1)))
-    scales[layer.mixing] = of_invariants.expand_as(layer.mixing)
+    scales[layer.mixing] = Scale(of_invariants.expand_as(layer.mixing))
+
+
+def smoothing(n: int, length: float) -> Tensor:
+    """The symmetric matrix [n, n] (float64) that makes independent elements smooth over `length` of them."""
+    places = torch.arange(n, dtype=torch.float64)
+    if not length:
+        return torch.eye(n, dtype=torch.float64)
+    covariance = torch.exp(-((places[:, None] - places) ** 2) / (2 * length**2)) + FLOOR * torch.eye(n)
+    values, vectors = torch.linalg.eigh(covariance)
+    root: Tensor = (vectors * values.sqrt()) @ vectors.mT
+    return root / root.square().sum(dim=1).mean().sqrt()
 
 
 def _invariants(package: ModuleType) -> list[dict[str, Any]]:

@@ -10,7 +10,8 @@ which the steps are taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,12 +22,21 @@ LARGEST = 512  # rows of a matrix that several matrices are stacked to
 EPSILON = 1e-10
 
 
+@dataclass(frozen=True)
+class Scale:
+    """The natural scale of a parameter: `size` of its shape, and `mixing` [n, n] along its first dimension, or None."""
+
+    size: Tensor
+    mixing: Tensor | None = None
+
+
 class Soap(torch.optim.Optimizer):
     """Groups of parameters: `lr`, `weight_decay`, `betas` (of averages and of squares), and `matrices`, whether the
     parameters are treated as matrices (else as AdamW does). Eigenbases are renewed every `renewal` steps.
 
-    `scales` maps a parameter to a tensor of its shape: steps are taken in parameter / scale, as if the network had that
-    as its parameter and multiplied the scale in. Decay is the same in both.
+    `scales` maps a parameter p to its natural scale: steps are taken in p', where p = size · p' element by element, or
+    p = size · (mixing @ p') with a matrix along the first dimension, as if the network had p' as its parameter. Decay is
+    the same in both.
     """
 
     def __init__(
@@ -35,12 +45,14 @@ class Soap(torch.optim.Optimizer):
         lr: float,
         betas: tuple[float, float] = (0.95, 0.95),
         renewal: int = 10,
-        scales: dict[Tensor, Tensor] | None = None,
+        scales: Mapping[Tensor, Scale] | None = None,
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "weight_decay": 0.0, "matrices": False, "renewal": renewal}
         super().__init__(groups, defaults)
         for parameter, scale in (scales or {}).items():
-            self.state[parameter]["scale"] = scale.detach().clone()
+            self.state[parameter]["scale"] = scale.size.detach().clone()
+            if scale.mixing is not None:
+                self.state[parameter]["mixing"] = scale.mixing.detach().clone()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -53,8 +65,11 @@ class Soap(torch.optim.Optimizer):
         return loss
 
     def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        state, scale = self.state[parameter], self.state[parameter].get("scale", 1.0)
+        state = self.state[parameter]
+        scale, mixing = state.get("scale", 1.0), state.get("mixing")
         gradient = parameter.grad * scale
+        if mixing is not None:
+            gradient = torch.tensordot(mixing.mT, gradient, dims=1)
         matrix = as_matrices(gradient) if group["matrices"] else None
         if "step" not in state:
             _start(state, gradient if matrix is None else matrix, matrix is not None)
@@ -63,6 +78,8 @@ class Soap(torch.optim.Optimizer):
             change = _adam(state, gradient, gradient, group["betas"])
         else:
             change = _rotated(state, matrix, group).reshape(parameter.shape)
+        if mixing is not None:
+            change = torch.tensordot(mixing, change, dims=1)
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.sub_(change * scale, alpha=group["lr"])
 
@@ -126,8 +143,8 @@ def _eigenbasis(matrix: Tensor) -> Tensor:
 def _without_ties(matrix: Tensor) -> Tensor:
     """The matrix with a small fixed diagonal added, so that its eigenvectors are defined.
 
-    The first gradients leave many eigenvalues at zero. In their space every basis is one of eigenvectors, rounding would
-    choose it, and Adam's steps depend on it: two runs that differ by rounding would part at once.
+    The first gradients leave many eigenvalues at zero. In their space every basis is one of eigenvectors, rounding
+    would choose it, and Adam's steps depend on it: two runs that differ by rounding would part at once.
     """
     n = matrix.shape[-1]
     ramp = torch.linspace(1, 0, n, dtype=matrix.dtype, device=matrix.device)
