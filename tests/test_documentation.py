@@ -18,7 +18,7 @@ from tensorgraph.compiler import compile_spec
 from tensorgraph.emit.writing import write_package
 from tensorgraph.runtime import load_package, save_checkpoint
 from tensorgraph.spec import load_spec
-from tests.helpers import GENERATED, crystal, molecule, package
+from tests.helpers import GENERATED, crystal, molecule, package, quiet
 
 ROOT = GENERATED.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -43,12 +43,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("model", "ethanol"):
         save_checkpoint(hiphop4.Model(seed=0), hiphop4, tmp_path / f"{name}.safetensors")
     gold = load_package(write_package(compile_spec(load_spec(ROOT / "specs" / "gold.yaml")).package, tmp_path))
-    (tmp_path / "build" / "gold").mkdir(parents=True)
-    save_checkpoint(gold.Model(seed=0), gold, tmp_path / "build" / "gold" / "model.safetensors")
+    (tmp_path / "build" / "gold" / "run").mkdir(parents=True)
+    save_checkpoint(gold.Model(seed=0), gold, tmp_path / "build" / "gold" / "run" / "model.safetensors")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
+@quiet  # torch-sim uses what PyTorch has deprecated
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
 def test_its_python_runs(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {"__name__": "documentation"}
@@ -71,6 +72,7 @@ def check_the_readme(names: dict[str, Any], said: str) -> None:
     assert names["values"].shape == (1, names["hiphop4"].architecture.N_INVARIANTS, 1)
 
 
+@quiet
 @pytest.mark.skipif(not find_spec(OPTIONAL), reason="torch-sim is not installed: pip install -e '.[torch-sim]'")
 def test_torch_sim_takes_a_checkpoint(folder: Path) -> None:
     (block,) = (block for block in blocks(ROOT / "README.md", "python") if OPTIONAL in block)

@@ -1,0 +1,1 @@
+"""Errors of trained potentials on data that others publish errors on, with everything needed to repeat them."""
