@@ -156,9 +156,7 @@ def _starting_state(config: TrainConfig, subject: Subject, seed: int, train: Sam
     scales = None
     if config.start.scaled and subject.checkpoint is None:
         chosen = epoch_batches(train, SCALED_TO, 0, 0)[0]
-        scales = scale_to_data(
-            model, subject.package, train.batch(chosen, DTYPES[config.dtype], device), config.start
-        )
+        scales = scale_to_data(model, subject.package, train.batch(chosen, DTYPES[config.dtype], device), config.start)
     set_atomic_energies(model, subject, config, train)
     freeze(model, config.freeze)
     average = averaged_model(model, config.optimizer.average) if config.optimizer.average else None

@@ -193,6 +193,9 @@ class _Columns:
             empty = {name: np.zeros(0, dtype=types[name]) for name in self.NAMES}
             return {name: np.concatenate([empty[name].reshape(shapes[name]), *self.parts[name]]) for name in self.NAMES}
         self._to_disk()
-        for file in self.files.values():
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, file in self.files.items():
             file.flush()
-        return {name: np.memmap(self.files[name], types[name], "r").reshape(shapes[name]) for name in self.NAMES}
+            arrays[name] = np.memmap(file, types[name], "r").reshape(shapes[name])
+            file.close()  # the mapping stays
+        return arrays
