@@ -79,8 +79,8 @@ def test_the_demonstration_runs_from_end_to_end(tmp_path: Path, monkeypatch: pyt
     au6.write_samples(tmp_path)
     text = (ROOT / "examples" / "gold.yaml").read_text(encoding="utf-8")
     text = text.replace("build/gold", str(tmp_path)).replace("specs/", f"{ROOT}/specs/")
-    assert "minutes: 4" in text
-    (tmp_path / "gold.yaml").write_text(text.replace("minutes: 4", "steps: 3"), encoding="utf-8")
+    assert "minutes: 3" in text
+    (tmp_path / "gold.yaml").write_text(text.replace("minutes: 3", "steps: 3"), encoding="utf-8")
     assert cli.main(["train", str(tmp_path / "gold.yaml")]) == 0
     capsys.readouterr()
     with monkeypatch.context() as patch:  # rich keeps the stream that it was made with

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tensorgraph import cli
 from tensorgraph.cli.output import print_table
 from tensorgraph.errors import KernelError
 from tensorgraph.kernels import (

@@ -102,6 +102,11 @@ def test_two_processes_train_as_one_does(tmp_path):
             assert float(one[key] or 0) == pytest.approx(float(other[key] or 0), rel=1e-6), key
 
 
+def test_two_processes_train_a_committee(tmp_path):
+    assert run(prepare(tmp_path, steps=2, seed="[0, 1]"), processes=2).returncode == 0
+    assert {path.parent.name for path in (tmp_path / "run").glob("*/model.safetensors")} == {"seed-0", "seed-1"}
+
+
 def test_the_errors_that_are_told_are_those_of_the_checkpoint(tmp_path):
     config = prepare(
         tmp_path, steps=30, loss="{energy: 100}", data=f"{{train: {tmp_path}/cu.xyz, valid: {tmp_path}/v.xyz}}"

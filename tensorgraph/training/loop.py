@@ -56,8 +56,8 @@ class Limits:
 class Loop:
     """One run of training. `fit` takes steps until a limit, patience or an interruption ends it.
 
-    `state` is what changes; `save` and `keep` are called on the first process alone, with nothing to return: the
-    first writes the state for `--resume`, the second a model, by the name of its file.
+    `state` is what changes. `keep` writes a model under the name of a file, and `tell` is given lines; both are called
+    on the first of several processes alone. `trouble` is what the last attempt to write failed for, or empty.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Loop:
         self.train, self.valid = samples
         self.folder, self.keep = folder, keep
         self.limits = Limits.of(config)
-        self.lines = Lines(tell if fabric.is_global_zero else lambda _: None, config.log.seconds)
+        self.lines = Lines(tell, config.log.seconds)
         self.metrics = Metrics(folder, config.log.tensorboard, state.progress.step) if fabric.is_global_zero else None
         self.module, self.optimizer = fabric.setup(LossModule(state.model), state.optimizer)
         self.interrupted = False
@@ -116,27 +116,32 @@ class Loop:
         return self.limits.fraction(progress, n_batches)
 
     def _step(self, chosen: Integers) -> None:
-        config, progress, world = self.config, self.state.progress, self.fabric.world_size
-        counts = self.train.label_counts(chosen)
-        weights = weights_at(config.loss, self.fraction)
+        """One step on the structures with these indices, of which each process takes its share."""
+        world, progress = self.fabric.world_size, self.state.progress
+        counts, weights = self.train.label_counts(chosen), weights_at(self.config.loss, self.fraction)
         factors = {name: world * weights[name] / counts[name] if counts[name] else 0.0 for name in TERMS}
-        rate = rate_at(config.optimizer, progress.step, self.fraction)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["factor"]
         batch = self._batch(self.train, share(chosen, self.fabric.global_rank, world))
         loss, sums = self.module(batch, factors)
+        self._descend(loss)
+        counted = [counts[name] if factors[name] else 0 for name in TERMS]
+        progress.sums = [total + new for total, new in zip(progress.sums, sums.tolist(), strict=True)]
+        progress.counts = [total + new for total, new in zip(progress.counts, counted, strict=True)]
+
+    def _descend(self, loss: Tensor) -> None:
+        """Change the weights, and their average, along the gradient of the loss."""
+        config, state = self.config.optimizer, self.state
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
-        trained = [parameter for parameter in self.state.model.parameters() if parameter.grad is not None]
-        norm = float(torch.nn.utils.clip_grad_norm_(trained, config.optimizer.clip))
+        trained = [parameter for parameter in state.model.parameters() if parameter.grad is not None]
+        norm = float(torch.nn.utils.clip_grad_norm_(trained, config.clip))
         if not (math.isfinite(norm) and math.isfinite(float(loss.detach()))):
             self._diverged()
+        rate = rate_at(config, state.progress.step, self.fraction)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
         self.optimizer.step()
-        if self.state.average is not None:
-            self.state.average.update_parameters(self.state.model)
-        progress.sums = [total + float(new) for total, new in zip(progress.sums, sums.tolist(), strict=True)]
-        counted = [counts[name] if factors[name] else 0 for name in TERMS]
-        progress.counts = [total + new for total, new in zip(progress.counts, counted, strict=True)]
+        if state.average is not None:
+            state.average.update_parameters(state.model)
 
     def _diverged(self) -> None:
         raise TrainingError(

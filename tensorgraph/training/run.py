@@ -63,12 +63,14 @@ def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False,
     for folder in folders.values():
         _check_folder(folder, resume, overwrite)
     keep_freed_memory()
+    fabric = _fabric(config)
+    say: Tell = tell if fabric.is_global_zero else lambda _: None
     subject = subject_of(config.model)
     outcomes: list[Outcome] = []
     for seed, folder in folders.items():
         if len(folders) > 1:
-            tell(f"seed {seed}, {len(outcomes) + 1} of {len(folders)}: {folder}")
-        outcomes.append(_train_member(config, subject, seed, folder, resume, tell))
+            say(f"seed {seed}, {len(outcomes) + 1} of {len(folders)}: {folder}")
+        outcomes.append(_train_member(fabric, config, subject, seed, folder, resume, say))
         if outcomes[-1].interrupted:
             break
     return outcomes
@@ -80,9 +82,9 @@ def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
         raise TrainingError(f"{folder} holds a run ({held[0]}); allowed: --resume, --overwrite, or another `out`")
 
 
-def _train_member(config: TrainConfig, subject: Subject, seed: int, folder: Path, resume: bool, tell: Tell) -> Outcome:
-    fabric = _fabric(config)
-    say: Tell = tell if fabric.is_global_zero else lambda _: None
+def _train_member(
+    fabric: Any, config: TrainConfig, subject: Subject, seed: int, folder: Path, resume: bool, say: Tell
+) -> Outcome:
     saved = read_state(folder / STATE) if resume and (folder / STATE).exists() else None
     parts = read_parts(config, seed, tuple(subject.species.values()), say)
     samples = listed_parts(parts, config, subject, folder, say)
@@ -93,12 +95,14 @@ def _train_member(config: TrainConfig, subject: Subject, seed: int, folder: Path
     state = _starting_state(config, subject, seed, samples[0], fabric.device)
     if saved is not None:
         state.load(saved)
+        if fabric.world_size > 1:  # the file holds the first process's sums alone
+            state.progress.sums, state.progress.counts = [0.0] * 4, [0.0] * 4
         say(f"going on from step {state.progress.step}, after {duration(state.progress.seconds)}")
     keep = _Keeper(config, subject.package, folder, seed, state.progress)
-    loop = Loop(fabric, config, seed, state, samples, folder, keep, tell)
-    with _interruptions(loop, tell):
+    loop = Loop(fabric, config, seed, state, samples, folder, keep, say)
+    with _interruptions(loop, say):
         loop.fit()
-    return _finish(loop, keep, tell)
+    return _finish(loop, keep, say)
 
 
 def _fabric(config: TrainConfig) -> Any:

@@ -35,8 +35,8 @@ class Soap(torch.optim.Optimizer):
     parameters are treated as matrices (else as AdamW does). Eigenbases are renewed every `renewal` steps.
 
     `scales` maps a parameter p to its natural scale: steps are taken in p', where p = size · p' element by element, or
-    p = size · (mixing @ p') with a matrix along the first dimension, as if the network had p' as its parameter. Decay is
-    the same in both.
+    p = size · (mixing @ p') with a matrix along the first dimension, as if the network had p' as its parameter. Decay
+    is the same in both.
     """
 
     def __init__(
