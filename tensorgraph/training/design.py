@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tensorgraph.runtime.batch import Batch
 
 NUMBERS_AT_A_TIME = 2**22  # derivatives by displacements that are held before they become forces
 
@@ -45,7 +44,7 @@ class FreeParameters:
             parameter.copy_(part.view_as(parameter))
 
 
-def design_rows(model: Any, free: FreeParameters, batch: Batch) -> dict[str, Tensor]:
+def design_rows(model: Any, free: FreeParameters, batch: Any) -> dict[str, Tensor]:
     """By the term of the loss, the rows [n_labels, n_free + 1] of a batch: one for every label that there is.
 
     A row is the derivative of an energy per atom (eV), a component of a force (eV/Å) or of a stress (eV/Å³) by every
@@ -69,7 +68,7 @@ def _rows(columns: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
     return columns
 
 
-def _columns(model: Any, free: FreeParameters, batch: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _columns(model: Any, free: FreeParameters, batch: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Energies [k, n_structures], forces [k, n_atoms, 3] and virials [k, n_structures, 3, 3] of some columns at a time.
 
     The last column is the model itself.
@@ -99,7 +98,7 @@ def _derivatives(scalar: Tensor, share: Tensor, displacements: Tensor) -> tuple[
     return by_share, by_displacement
 
 
-def _forces_and_virials(batch: Batch, slopes: Tensor) -> tuple[Tensor, Tensor]:
+def _forces_and_virials(batch: Any, slopes: Tensor) -> tuple[Tensor, Tensor]:
     """From derivatives of energies by displacements, [k, n_pairs, 3]; zeros where no label needs them."""
     k, (centre, neighbour) = len(slopes), batch.pairs
     forces = slopes.new_zeros(k, len(batch.numbers), 3)
