@@ -7,8 +7,8 @@ import pytest
 import torch
 from ase import Atoms
 from ase.io import write
-
 from helpers import GENERATED, package, small_model
+
 from tensorgraph.dataset.reading import read_structures
 from tensorgraph.errors import TrainingError
 from tensorgraph.training.config import BatchConfig, TrainConfig, parse_config

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
 NUMBERS_AT_A_TIME = 2**22  # derivatives by displacements that are held before they become forces
 
 
