@@ -26,11 +26,14 @@ from tensorgraph.runtime.memory import keep_freed_memory
 from tensorgraph.training.batches import epoch_batches
 from tensorgraph.training.config import BatchConfig, TrainConfig
 from tensorgraph.training.data import listed_parts, read_parts
+from tensorgraph.training.design import FreeParameters
+from tensorgraph.training.least_squares import Interrupted, LeastSquares, check_keys, rmse
 from tensorgraph.training.loop import STATE, Loop
 from tensorgraph.training.optimisation import averaged_model, freeze, optimizer_of
-from tensorgraph.training.progress import duration
+from tensorgraph.training.progress import Metrics, duration
 from tensorgraph.training.samples import Samples
 from tensorgraph.training.scaling import scale_to_data
+from tensorgraph.training.soap import Scale
 from tensorgraph.training.start import Subject, set_atomic_energies, subject_of
 from tensorgraph.training.state import Progress, RunState, SavedState, read_state
 
@@ -59,6 +62,7 @@ def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False,
     that stands there is replaced. Raises TrainingError where neither is asked for and a run stands there, and for what
     cannot be trained; DataError and StructureError for the data; and what reading a spec or checkpoint raises.
     """
+    check_keys(config)
     folders = config.member_folders
     for folder in folders.values():
         _check_folder(folder, resume, overwrite)
@@ -70,7 +74,8 @@ def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False,
     for seed, folder in folders.items():
         if len(folders) > 1:
             say(f"seed {seed}, {len(outcomes) + 1} of {len(folders)}: {folder}")
-        outcomes.append(_train_member(fabric, config, subject, seed, folder, resume, say))
+        member = _train_member if config.method == "gradient" else _fit_member
+        outcomes.append(member(fabric, config, subject, seed, folder, resume, say))
         if outcomes[-1].interrupted:
             break
     return outcomes
@@ -86,6 +91,8 @@ def _train_member(
     fabric: Any, config: TrainConfig, subject: Subject, seed: int, folder: Path, resume: bool, say: Tell
 ) -> Outcome:
     saved = read_state(folder / STATE) if resume and (folder / STATE).exists() else None
+    if resume and saved is None:
+        _check_same_config(folder, config)
     parts = read_parts(config, seed, tuple(subject.species.values()), say)
     samples = listed_parts(parts, config, subject, folder, say)
     if saved is None:
@@ -103,6 +110,54 @@ def _train_member(
     with _interruptions(loop, say):
         loop.fit()
     return _finish(loop, keep, say)
+
+
+def _fit_member(
+    fabric: Any, config: TrainConfig, subject: Subject, seed: int, folder: Path, resume: bool, say: Tell
+) -> Outcome:
+    """Least squares, which begins anew with `resume`: it is over soon, and has nothing to go on from."""
+    if resume:
+        _check_same_config(folder, config)
+        say("least squares keeps no state between: it begins anew")
+    exact = config.model_copy(update={"dtype": "float64"})
+    parts = read_parts(config, seed, tuple(subject.species.values()), say)
+    samples = listed_parts(parts, exact, subject, folder, say)
+    model = _exact_model(exact, subject, seed, samples[0], fabric.device)
+    fit = LeastSquares(fabric, config, model, samples, say)
+    progress = Progress()
+    try:
+        with _interruptions(fit, say, "least squares ends without a result"):
+            solutions, best = fit.fit()
+    except Interrupted:
+        return Outcome(folder / BEST, 0, fit.seconds, None, True)
+    progress.step, progress.seconds, progress.best = len(solutions), fit.seconds, best.score
+    _prepare(folder, config, fabric)  # what an earlier run left stays until there is something in its place
+    if fabric.is_global_zero:
+        metrics, keep = (
+            Metrics(folder, config.log.tensorboard, 0),
+            _Keeper(config, subject.package, folder, seed, progress),
+        )
+        for step, one in enumerate(solutions, 1):
+            row = {f"train_{name}": value for name, value in rmse(one.train).items()}
+            if one.valid is not None:
+                row |= {f"valid_{name}": value for name, value in rmse(one.valid).items()} | {"valid_score": one.score}
+            metrics.add({"step": step, "epoch": 1, "seconds": fit.seconds, "rate": one.ridge} | row)
+        keep(LAST, model)
+        keep(BEST, model)
+        say(f"done after {duration(fit.seconds)}: ridge {best.ridge:g}")
+    fabric.barrier()
+    return Outcome(folder / BEST, progress.step, progress.seconds, progress.best, False)
+
+
+def _exact_model(config: TrainConfig, subject: Subject, seed: int, train: Samples, device: torch.device) -> Any:
+    """The float64 model that a linear fit starts from: a checkpoint's weights, else zero for what is not frozen."""
+    model = _started_model(config, subject, seed, train, device)[0]
+    freeze(model, config.freeze)
+    if subject.checkpoint is None:
+        free = FreeParameters.of(model)
+        free.set(torch.zeros_like(free.vector()))
+    set_atomic_energies(model, subject, config, train)
+    return model
 
 
 def _fabric(config: TrainConfig) -> Any:
@@ -143,28 +198,55 @@ def _prepare(folder: Path, config: TrainConfig, fabric: Any) -> None:
 
 
 def _check_same_run(saved: SavedState, config: TrainConfig, train: Samples) -> None:
-    before, now = json.loads(saved.config), json.loads(config.canonical_json())
-    for key in sorted(set(before) | set(now)):
-        if key not in FREE and before.get(key) != now.get(key):
-            raise TrainingError(
-                f"{saved.path} is the state of a run with {key}: {before.get(key)!r}, not {now.get(key)!r}; "
-                f"allowed to change with --resume: {', '.join(FREE)}"
-            )
+    _check_keys_kept(saved.path, json.loads(saved.config), config)
     if saved.data != train.digest:
         raise TrainingError(f"{saved.path} is the state of a run on other structures or labels: the data changed")
 
 
+def _check_keys_kept(path: Path, before: dict[str, Any], config: TrainConfig) -> None:
+    now = json.loads(config.canonical_json())
+    for key in sorted(set(before) | set(now)):
+        if key not in FREE and before.get(key) != now.get(key):
+            raise TrainingError(
+                f"{path} is the state of a run with {key}: {before.get(key)!r}, not {now.get(key)!r}; "
+                f"allowed to change with --resume: {', '.join(FREE)}"
+            )
+
+
+def _check_same_config(folder: Path, config: TrainConfig) -> None:
+    """Of a run that is over and has left no state: what it wrote is not replaced by another run's."""
+    if (folder / STATE).exists():
+        raise TrainingError(f"{folder} holds the state of a run with method: gradient; allowed: --overwrite")
+    path = folder / CONFIG
+    if not (folder / LAST).exists() or not path.exists():
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} cannot be read: {error}") from error
+    _check_keys_kept(path, before, config)
+
+
 def _starting_state(config: TrainConfig, subject: Subject, seed: int, train: Samples, device: torch.device) -> RunState:
+    model, scales = _started_model(config, subject, seed, train, device)
+    set_atomic_energies(model, subject, config, train)
+    freeze(model, config.freeze)
+    average = averaged_model(model, config.optimizer.average) if config.optimizer.average else None
+    return RunState(model, average, optimizer_of(model, config.optimizer, scales), {}, Progress())
+
+
+def _started_model(
+    config: TrainConfig, subject: Subject, seed: int, train: Samples, device: torch.device
+) -> tuple[torch.nn.Module, dict[torch.Tensor, Scale] | None]:
+    """The model, scaled to the data where it is new, and its scales."""
     model = subject.model(seed, DTYPES[config.dtype], device)
     model.validate = False  # type: ignore[assignment]  # the structures were checked when their pairs were listed
     scales = None
     if config.start.scaled and subject.checkpoint is None:
         chosen = epoch_batches(train, SCALED_TO, 0, 0)[0]
-        scales = scale_to_data(model, subject.package, train.batch(chosen, DTYPES[config.dtype], device), config.start)
-    set_atomic_energies(model, subject, config, train)
-    freeze(model, config.freeze)
-    average = averaged_model(model, config.optimizer.average) if config.optimizer.average else None
-    return RunState(model, average, optimizer_of(model, config.optimizer, scales), {}, Progress())
+        batch = train.batch(chosen, DTYPES[config.dtype], device)
+        scales = scale_to_data(model, subject.package, batch, config.start)
+    return model, scales
 
 
 @dataclass(frozen=True)
@@ -197,14 +279,16 @@ def versions() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _interruptions(loop: Loop, tell: Tell) -> Iterator[None]:
+def _interruptions(
+    loop: Loop | LeastSquares, tell: Tell, what: str = "the run is saved and ends after this step"
+) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the run after the step; a second Ctrl-C at once."""
 
     def stop(number: int, _frame: object) -> None:
         if loop.interrupted:
             raise KeyboardInterrupt
         loop.interrupted = True
-        tell(f"{signal.Signals(number).name}: the run is saved and ends after this step")
+        tell(f"{signal.Signals(number).name}: {what}")
 
     try:
         earlier = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
