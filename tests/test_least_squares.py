@@ -1,5 +1,7 @@
 """Least squares of parameters in which the energy is affine: exact, and by the loss of the trainer."""
 
+import csv
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -235,7 +237,9 @@ def test_the_whole_run(config, tmp_path):
     assert {path.name for path in out.iterdir()} == {
         "model.safetensors", "last.safetensors", "metrics.csv", "config.json"
     }  # fmt: skip
-    assert len((out / "metrics.csv").read_text().splitlines()) == 3
+    rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
+    assert [float(row["rate"]) for row in rows] == [1e-6, 1e-2]
+    assert len({row["seconds"] for row in rows}) == 1, "by which the picture shows errors against the ridge"
     first = load_model(outcome.checkpoint).state_dict()
     assert draw_learning(out).is_file()
     with pytest.raises(TrainingError, match="holds a run"):
@@ -245,3 +249,21 @@ def test_the_whole_run(config, tmp_path):
     (again,) = train(config, resume=True, tell=lines.append)
     second = load_model(again.checkpoint).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_interruption_leaves_what_stood_there(config, tmp_path, monkeypatch):
+    from tensorgraph.training import least_squares
+
+    train(config, tell=lambda _: None)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return design_rows(*arguments)
+
+    monkeypatch.setattr(least_squares, "design_rows", interrupted)
+    lines = []
+    (outcome,) = train(config, overwrite=True, tell=lines.append)
+    assert outcome.interrupted
+    assert any("ends without a result" in line for line in lines)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before

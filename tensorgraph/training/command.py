@@ -29,7 +29,8 @@ def train_and_report(file: str, resume: bool, overwrite: bool, show: Callable[[A
     if not first:
         return 0
     if outcomes[-1].interrupted:
-        stderr_line(f"interrupted: `tensorgraph train {file} --resume` goes on")
+        further = "goes on" if config.method == "gradient" else "begins anew"
+        stderr_line(f"interrupted: `tensorgraph train {file} --resume` {further}")
         return _INTERRUPTED
     out = Path(config.out)
     for folder in config.member_folders.values():

@@ -41,12 +41,19 @@ def _figure(rows: list[dict[str, str]]) -> Figure:
 
 
 def _panel(axes: Axes, rows: list[dict[str, str]], name: str) -> None:
+    ridges = len(rows) > 1 and len({row["seconds"] for row in rows}) == 1  # of least squares: all at the same time
     for part, colour in COLOURS.items():
-        points = [(float(row["seconds"]) / 60, float(row[key])) for row in rows if row[key := f"{part}_{name}"]]
-        points = [(minutes, value) for minutes, value in points if value > 0]
+        points = [(_at(row, ridges), float(row[key])) for row in rows if row[key := f"{part}_{name}"]]
+        points = [(at, value) for at, value in points if value > 0 and (at > 0 or not ridges)]
         if points:
             axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.4, label=part)
     axes.set_yscale("log")
-    axes.set_xlabel("minutes of training")
+    if ridges:
+        axes.set_xscale("log")
+    axes.set_xlabel("strength of the ridge" if ridges else "minutes of training")
     axes.set_ylabel(PANELS[name])
     axes.legend(frameon=False)
+
+
+def _at(row: dict[str, str], ridges: bool) -> float:
+    return float(row["rate"]) if ridges else float(row["seconds"]) / 60

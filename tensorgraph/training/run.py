@@ -141,7 +141,7 @@ def _fit_member(
             row = {f"train_{name}": value for name, value in rmse(one.train).items()}
             if one.valid is not None:
                 row |= {f"valid_{name}": value for name, value in rmse(one.valid).items()} | {"valid_score": one.score}
-            metrics.add({"step": step, "epoch": 1, "seconds": fit.seconds, "rate": one.ridge} | row)
+            metrics.add({"step": step, "epoch": 1, "seconds": progress.seconds, "rate": one.ridge} | row)
         keep(LAST, model)
         keep(BEST, model)
         say(f"done after {duration(fit.seconds)}: ridge {best.ridge:g}")
