@@ -76,8 +76,8 @@ def affine_model(seed=0):
     return model
 
 
-def fitted(config, model, samples, valid=None, **limits):
-    fit = LeastSquares(FABRIC, config, model, (samples, valid), lambda _: None)
+def fitted(config, model, samples, valid=None, tell=lambda _: None, **limits):
+    fit = LeastSquares(FABRIC, config, model, (samples, valid), tell)
     return fit.fit(**limits)
 
 
@@ -188,7 +188,9 @@ def test_validation_chooses_the_ridge(config, tmp_path):
     samples, model = samples_of(config, tmp_path), affine_model()
     start = FreeParameters.of(model).vector()
     valid = relabelled(samples_of(config, tmp_path), model)  # what the start gives exactly: no change is best
-    solutions, best = fitted(config, model, samples, valid)
+    lines = []
+    solutions, best = fitted(config, model, samples, valid, lines.append)
+    assert "larger ones may be better" in lines[-1]
     assert best.ridge == 1e12
     assert best.score == min(one.score for one in solutions)
     assert torch.allclose(FreeParameters.of(model).vector(), start, atol=1e-6)

@@ -181,6 +181,8 @@ class LeastSquares:
             raise TrainingError("least squares: no ridge gives finite errors; allowed: dtype: float64, larger ridges")
         best = min(sound, key=lambda one: one.score or 0.0)
         self._set(start + best.change)
+        if len(sound) > 1 and best.ridge == max(one.ridge for one in solutions):
+            self.lines.event(f"the largest ridge, {best.ridge:g}, is the best: larger ones may be better")
         return validated, best
 
     def _soundest(self, solutions: list[Solution], start: Tensor) -> Solution:
