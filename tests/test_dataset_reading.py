@@ -192,7 +192,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
         for name in ("a.traj", "a.xyz", "a", "a.trj", "a.pckl"):
             (tmp_path / name).write_bytes(pickle.dumps(Bomb(), protocol))
             assert " is a pickle, which may run any code" in refused(tmp_path / name)
-    old = {"b.traj": b"PickleTrajectory" + pickle.dumps(Bomb()), "b.traj.gz": gzip.compress(pickle.dumps(Bomb(, mtime=0)))}
+    old = {"b.traj": b"PickleTrajectory" + pickle.dumps(Bomb()), "b.traj.gz": gzip.compress(pickle.dumps(Bomb()))}
     for name, content in old.items():
         (tmp_path / name).write_bytes(content)
         assert " is a pickle, which may run any code" in refused(tmp_path / name)
