@@ -17,7 +17,7 @@ from tensorgraph.spec.documents import dotted_keys, suggestion, validated
 from tensorgraph.spec.yaml_source import Keys, Located
 from tensorgraph.training.config import TrainConfig
 
-KINDS = {"spec": Spec, "train": TrainConfig}
+KINDS: dict[str, type[Spec] | type[TrainConfig]] = {"spec": Spec, "train": TrainConfig}
 OF_THE_SWEEP = ("spec.name", "train.model", "train.out")
 """Keys that no grid varies: they follow from the other values."""
 SPEC_FILE = "spec.yaml"
@@ -103,7 +103,7 @@ def _axis(key: str, source: Located, file: str) -> list[Value]:
                         "train.optimizer.rate")  # fmt: skip
     if not isinstance(given, tuple) or not given:
         raise SpecError(file, line, f"`grid`: {key} is no list of values; allowed: one such as [{_shown(given)}]")
-    values = []
+    values: list[Value] = []
     for index, value in enumerate(given):
         at: Keys = ("grid", key, index)
         lines = {keys[3:]: where for keys, where in source.lines.items() if keys[:3] == at}
@@ -119,9 +119,7 @@ def _refuse_nested(axes: Sequence[list[Value]], source: Located, file: str) -> N
     for outer, inner in itertools.permutations(keys, 2):
         if inner.startswith(f"{outer}."):
             line = source.line(("grid", inner))
-            raise SpecError(
-                file, line, f"`grid`: {inner} is part of {outer}, which is varied too; allowed: one of them"
-            )
+            raise SpecError(file, line, f"`grid`: {inner} is part of {outer}, which varies too; allowed: one of them")
 
 
 def _validated(part: Located, values: Sequence[Value], name: str, file: str) -> Spec | TrainConfig:

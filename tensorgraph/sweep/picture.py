@@ -28,13 +28,12 @@ DIRECTIONS = ((1, 0.5), (1, -0.5), (-1, 0.5), (-1, -0.5), (0, 1), (0, -1), (1, 1
 
 def write_picture(rows: Sequence[Row], path: Path) -> Path | None:
     """Write the picture and return its path; None where nothing was measured. Raises TrainingError."""
-    shown_rows = [row for row in rows if row.measured]
-    panels = [name for name in PANELS if any((getattr(row.valid, name) or 0) > 0 for row in shown_rows)]
+    panels = [name for name in PANELS if _rows_of(rows, name)]
     if not panels:
         return None
     with matplotlib.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         image = io.BytesIO()
-        _figure(shown_rows, panels).savefig(image, dpi=150, format="png")
+        _figure([row for row in rows if row.time is not None], panels).savefig(image, dpi=150, format="png")
     try:
         write_atomically(image.getvalue(), path)
     except OSError as error:
@@ -47,12 +46,12 @@ def _figure(rows: Sequence[Row], panels: Sequence[str]) -> Figure:
     drawn = [figure.add_subplot(1, len(panels), index + 1) for index in range(len(panels))]
     key = _coloured_key(rows)
     for axes, name in zip(drawn, panels, strict=True):
-        _panel(axes, [row for row in rows if (getattr(row.valid, name) or 0) > 0], name, key)
+        _panel(axes, _rows_of(rows, name), name, key)
     handles = _legend(rows, key)
     figure.legend(handles=handles, loc="outside upper center", ncols=min(5, len(handles)), frameon=False)
     figure.draw_without_rendering()  # labels are placed where the layout puts the axes
     for axes, name in zip(drawn, panels, strict=True):
-        _place_labels(axes, [row for row in rows if (getattr(row.valid, name) or 0) > 0], name, key)
+        _place_labels(axes, _rows_of(rows, name), name, key)
     return figure
 
 
@@ -88,8 +87,14 @@ def _legend(rows: Sequence[Row], key: str | None) -> list[Line2D]:
 
 
 def _point(row: Row, name: str) -> tuple[float, float]:
-    assert row.time is not None
-    return row.time.median, getattr(row.valid, name)
+    point = row.point(name)
+    assert point is not None
+    return point
+
+
+def _rows_of(rows: Sequence[Row], name: str) -> list[Row]:
+    """Those that have a place on logarithmic axes."""
+    return [row for row in rows if (point := row.point(name)) is not None and point[1] > 0]
 
 
 def _panel(axes: Axes, rows: Sequence[Row], name: str, key: str | None) -> None:
@@ -132,7 +137,7 @@ def _place_labels(axes: Axes, rows: Sequence[Row], name: str, key: str | None) -
                                            "shrinkA": 0, "shrinkB": 4})  # fmt: skip
         size = placed.get_window_extent()
         width, height = size.width / scale, size.height / scale
-        tried = []
+        tried: list[tuple[float, int, tuple[float, float], Bbox]] = []
         for distance in DISTANCES:
             for right, up in DIRECTIONS:
                 x = right * distance - (width if right < 0 else width / 2 if right == 0 else 0)

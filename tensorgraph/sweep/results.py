@@ -43,10 +43,10 @@ class Row:
     energy_front: bool = False
     forces_front: bool = False
 
-    @property
-    def measured(self) -> bool:
-        """Whether it has a place in the picture."""
-        return self.failed is None and self.time is not None
+    def point(self, name: str) -> tuple[float, float] | None:
+        """Its place in the picture of `energy` or `forces`: time and validation error, if both were measured."""
+        error = getattr(self.valid, name)
+        return None if self.time is None or error is None else (self.time.median, error)
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""
@@ -121,10 +121,10 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
 
 def with_fronts(rows: Sequence[Row]) -> list[Row]:
     """The rows, those marked whose validation error no other reaches in less time."""
-    found = list(rows)
-    for name in ("energy", "forces"):
-        known = [k for k, row in enumerate(rows) if row.measured and getattr(row.valid, name) is not None]
-        points = [(rows[k].time.median, getattr(rows[k].valid, name)) for k in known]  # type: ignore[union-attr]
-        for k, on in zip(known, pareto(points), strict=True):
-            found[k] = replace(found[k], **{f"{name}_front": on})
-    return found
+    energy, forces = _front(rows, "energy"), _front(rows, "forces")
+    return [replace(row, energy_front=k in energy, forces_front=k in forces) for k, row in enumerate(rows)]
+
+
+def _front(rows: Sequence[Row], name: str) -> set[int]:
+    points = {k: point for k, row in enumerate(rows) if (point := row.point(name)) is not None}
+    return {k for k, on in zip(points, pareto(list(points.values())), strict=True) if on}

@@ -53,8 +53,8 @@ def run_sweep(config: SweepConfig, *, resume: bool = False, overwrite: bool = Fa
     With `resume` finished combinations are kept, and the one that was interrupted goes on; with `overwrite` all are
     trained anew. A combination that cannot be trained is a row with the reason.
 
-    Raises SpecError for a basis that is too large; DataError and StructureError for data that cannot be read; ValueError
-    for a device that is not there; TrainingError where a sweep stands there and neither is asked for, or one of another
+    Raises SpecError for a basis that is too large; DataError and StructureError for data that cannot be read;
+    ValueError for a device that is not there; TrainingError where a sweep stands there and neither is asked for, or one of another
     spec, config or data with `resume`.
     """
     keep_freed_memory()
@@ -187,7 +187,10 @@ def _tested(combination: Combination, row: Row, tell: Tell) -> Row:
 
 def _errors(metrics: Metrics) -> Errors:
     energy, forces = metrics.energy, metrics.forces
-    return Errors(energy and energy.rmse_mev_per_atom, forces and forces.rmse_ev_per_angstrom)
+    return Errors(
+        None if energy is None else energy.rmse_mev_per_atom,
+        None if forces is None else forces.rmse_ev_per_angstrom,
+    )
 
 
 def _measured(config: SweepConfig, n_atoms: int, periodic: bool, device: str) -> str:

@@ -54,7 +54,8 @@ def timed_structure(structures: Sequence[Atoms], atoms: int) -> Atoms:
         if _off(len(largest) * math.prod(more), atoms) >= _off(len(largest) * math.prod(repeats), atoms):
             break
         repeats = more
-    return largest.repeat(repeats)
+    repeated: Atoms = largest.repeat(repeats)
+    return repeated
 
 
 def _off(count: int, wanted: int) -> float:
