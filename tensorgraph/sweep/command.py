@@ -38,9 +38,7 @@ def sweep_and_report(file: str, resume: bool, overwrite: bool, as_json: bool, sh
     else:
         show(sweep_table(found.rows, found.measured))
     picture = write_picture(found.rows, config.out / "pareto.png")
-    stderr_line(
-        "no picture: nothing was measured with errors on a validation part" if picture is None else str(picture)
-    )
+    stderr_line(str(picture or "no picture: nothing was measured with errors on a validation part"))
     return 1 if all(row.failed is not None for row in found.rows) else 0
 
 

@@ -54,8 +54,8 @@ def run_sweep(config: SweepConfig, *, resume: bool = False, overwrite: bool = Fa
     trained anew. A combination that cannot be trained is a row with the reason.
 
     Raises SpecError for a basis that is too large; DataError and StructureError for data that cannot be read;
-    ValueError for a device that is not there; TrainingError where a sweep stands there and neither is asked for, or one of another
-    spec, config or data with `resume`.
+    ValueError for a device that is not there; TrainingError where a sweep stands there and neither is asked for, or
+    with `resume` one of another spec, config or data.
     """
     keep_freed_memory()
     device = chosen_device(config.time.device)
@@ -117,11 +117,16 @@ def _build_packages(config: SweepConfig, tell: Tell) -> None:
 
 
 def _structures(config: SweepConfig) -> list[LabelledStructure]:
+    """Read before anything is trained, and what steps are timed on."""
     first = config.combinations[0]
-    assert first.spec.network is not None
-    species = [ATOMIC_NUMBERS[symbol] for symbol in first.spec.network.species]
     data = first.config.data
-    return read_structures(data.train, label_choice(data), data.group_key, species)
+    return read_structures(data.train, label_choice(data), data.group_key, _species(first))
+
+
+def _species(combination: Combination) -> list[int]:
+    network = combination.spec.network
+    assert network is not None  # of every combination
+    return [ATOMIC_NUMBERS[symbol] for symbol in network.species]
 
 
 def _announce(config: SweepConfig, rows: list[Row], tell: Tell) -> None:
@@ -143,7 +148,9 @@ def _trained(combination: Combination, row: Row, resume: bool, overwrite: bool, 
         if outcomes[-1].interrupted:
             return None
         seconds = sum(one.seconds for one in outcomes)
-        found = replace(row, finished=True, seconds=seconds, parameters=_parameters(folder), valid=_validated(config))
+        found = replace(
+            row, finished=True, seconds=seconds, parameters=_parameters(folder), valid=_validated(combination)
+        )
     except MissingToolError:
         raise
     except FAILURES as error:
@@ -158,16 +165,17 @@ def _parameters(folder: Path) -> int:
     return sum(p.numel() for member in members_of(folder) for p in load_model(member).parameters())
 
 
-def _validated(config: TrainConfig) -> Errors:
+def _validated(combination: Combination) -> Errors:
     """On the validation part, in the dtype of training.
 
     Where each member of a committee has a part of its own, which others were trained on, each is evaluated alone on its
     own part, and the errors are put together: no error is of structures that a potential was trained on.
     """
+    config, species = combination.config, _species(combination)
     found: list[Predicted] = []
     members = [config.out] if isinstance(config.data.valid, tuple) else [str(p) for p in config.member_folders.values()]
     for seed, member in zip(config.seed, members, strict=False):
-        if valid := read_parts(config, seed, (), lambda _: None).valid:
+        if valid := read_parts(config, seed, species, lambda _: None).valid:
             found += evaluate(member, valid, dtype=config.dtype).predictions
     return _errors(metrics_of(found)) if found else Errors(None, None)
 
