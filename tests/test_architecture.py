@@ -26,11 +26,12 @@ RUNTIME = {
     "committee": {"calculator", "potential", "runtime"},
     "torch_sim": {"errors", "runtime", "calculator"},
     "training": {"errors", "atomic", "manifest", "spec", "runtime", "potential", "dataset", "evaluation"},
+    "sweep": {"errors", "atomic", "spec", "runtime", "potential", "dataset", "evaluation", "training"},
     "__main__": {"cli"},
 }
 """What needs torch or ASE stands beside the pipeline: what it may import."""
 
-COMMANDS = {"battery", "dataset", "evaluation", "hippynn", "potential", "runtime", "training"}
+COMMANDS = {"battery", "dataset", "evaluation", "hippynn", "potential", "runtime", "sweep", "training"}
 """What the command line imports of it, each inside the function of its command."""
 
 PROGRAMS = {"kernels/worker.py": {"triton"}, "battery/interpreter.py": {"torch", "safetensors"}}

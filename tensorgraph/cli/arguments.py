@@ -44,6 +44,12 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on from the state that stands in the config's `out`")
     train.add_argument("--overwrite", action="store_true", help="replace the run that stands in the config's `out`")
 
+    sweep = _command(added, "sweep", commands.sweep, "train a grid of potentials: errors against time per step")
+    sweep.add_argument("config", metavar="CONFIG", help="a YAML file; docs/sweeping.md says what it may hold")
+    sweep.add_argument("--resume", action="store_true", help="keep what is finished in the config's `out`, and go on")
+    sweep.add_argument("--overwrite", action="store_true", help="replace the sweep that stands in the config's `out`")
+    sweep.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+
     evaluate = _command(added, "evaluate", commands.evaluate, "errors of a potential on labelled structures")
     evaluate.add_argument("checkpoint", metavar="CHECKPOINT",
                           help="a checkpoint, or the folder of a run (of a committee the mean)")  # fmt: skip

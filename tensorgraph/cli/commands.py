@@ -97,6 +97,15 @@ def train(arguments: argparse.Namespace) -> int:
         return train_and_report(arguments.config, arguments.resume, arguments.overwrite, print_table)
 
 
+def sweep(arguments: argparse.Namespace) -> int:
+    from tensorgraph.sweep.command import sweep_and_report
+
+    if arguments.resume and arguments.overwrite:
+        return fail("tensorgraph: --resume beside --overwrite; allowed: one of them", 2)
+    with warnings_in_lines():
+        return sweep_and_report(arguments.config, arguments.resume, arguments.overwrite, arguments.json, print_table)
+
+
 def evaluate(arguments: argparse.Namespace) -> int:
     from tensorgraph.evaluation.command import Request, evaluate_files
     from tensorgraph.evaluation.pictures import write_pictures

@@ -22,16 +22,35 @@ Document = TypeVar("Document", bound=SpecModel)
 
 def parse_document(kind: type[Document], text: str, file: str) -> Document:
     """The document of this kind in the YAML `text`. Raises SpecError: `file` and the line of the first mistake."""
-    source = parse_yaml(text, file, required_keys(kind))
+    return validated(kind, parse_yaml(text, file, required_keys(kind)), file)
+
+
+def validated(kind: type[Document], source: Located, file: str, within: str = "") -> Document:
+    """The document of this kind that a mapping with its lines is.
+
+    `within` is put before the keys that an error names, such as `spec.` for a document that is part of another one.
+    Raises SpecError: `file` and the line of the first mistake.
+    """
     try:
         document = kind.model_validate(dict(source.value))
     except ValidationError as error:
-        line, message = _first_problem(error, source, kind)
+        line, message = _first_problem(error, source, kind, within)
         raise SpecError(file, line, message) from None
     for keys in _empty(source.value):  # else it would silently mean "no such key"
-        allowed = _allowed(_section(kind, keys[:-1]) or kind, keys[-1])
-        raise SpecError(file, source.line(tuple(keys)), f"`{'.'.join(keys)}` is empty; allowed: {allowed}")
+        section = _section(kind, keys[:-1])
+        if section is not None:
+            allowed = _allowed(section, keys[-1])
+            raise SpecError(file, source.line(tuple(keys)), f"`{within}{'.'.join(keys)}` is empty; allowed: {allowed}")
     return document
+
+
+def dotted_keys(kind: type[SpecModel]) -> list[str]:
+    """Every key that a document of the kind may have, with those of its sections: `network.sensitivity.cutoff`."""
+    found: list[str] = []
+    for key in kind.model_fields:
+        section = _section(kind, [key])
+        found += [key, *(f"{key}.{inner}" for inner in (dotted_keys(section) if section else ()))]
+    return found
 
 
 def required_keys(kind: type[SpecModel]) -> str:
@@ -49,12 +68,12 @@ def _empty(value: Mapping[str, Any]) -> Iterator[list[str]]:
             yield from ([key, *rest] for rest in _empty(inner))
 
 
-def _first_problem(error: ValidationError, source: Located, kind: type[SpecModel]) -> tuple[int, str]:
+def _first_problem(error: ValidationError, source: Located, kind: type[SpecModel], within: str) -> tuple[int, str]:
     """The first problem by line. A missing key counts only where no unknown key may be its misspelling."""
     details = error.errors(include_url=False)
     misspelt = {item["loc"][:-1] for item in details if item["type"] == "extra_forbidden"}
     wanted = [item for item in details if item["type"] != "missing" or item["loc"][:-1] not in misspelt]
-    problems = [(_line(item, source), _message(item, kind)) for item in wanted]
+    problems = [(_line(item, source), _message(item, kind, within)) for item in wanted]
     return min(problems, key=lambda problem: problem[0])
 
 
@@ -67,19 +86,19 @@ def _line(item: ErrorDetails, source: Located) -> int:
     return source.line((*keys, hints["element"]) if "element" in hints else keys)
 
 
-def _message(item: ErrorDetails, kind: type[SpecModel]) -> str:
+def _message(item: ErrorDetails, kind: type[SpecModel], within: str) -> str:
     keys = [key for key in item["loc"] if isinstance(key, str)]
     section = _section(kind, keys[:-1])
     assert section is not None, f"{item['loc']} is in no section"
-    key, name = keys[-1], ".".join(keys)
+    key, name = keys[-1], within + ".".join(keys)
     if item["type"] == "extra_forbidden":
         known = list(section.model_fields)
-        return f"unknown key {_shown(key)}{_suggestion(key, known)}; allowed: {', '.join(known)}"
+        return f"unknown key {_shown(key)}{suggestion(key, known)}; allowed: {', '.join(known)}"
     if item["type"] == "missing":
         return f"the key `{name}` is missing; allowed: {_allowed(section, key)}"
     wrong = item["msg"] if item["type"] == "spec_value" else f"is {_shown(item['input'])}"
     if item["type"] == "spec_value" and isinstance(item["input"], str):
-        wrong += _suggestion(item["input"].capitalize(), SYMBOLS if key == "species" else ())
+        wrong += suggestion(item["input"].capitalize(), SYMBOLS if key == "species" else ())
     if len(keys) < len(item["loc"]):
         name += f"[{item['loc'][-1]}]"
     return f"`{name}` {wrong}; allowed: {_allowed(section, key)}"
@@ -99,7 +118,8 @@ def _allowed(section: type[SpecModel], key: str) -> str:
     return next(note.text for note in section.model_fields[key].metadata if isinstance(note, Allowed))
 
 
-def _suggestion(word: str, known: tuple[str, ...] | list[str]) -> str:
+def suggestion(word: str, known: tuple[str, ...] | list[str]) -> str:
+    """The known word that was probably meant, in the words of an error message; nothing where none is close."""
     close = get_close_matches(word, known, n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 

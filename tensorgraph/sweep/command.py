@@ -1,0 +1,46 @@
+"""What `tensorgraph sweep` does: trains a grid, prints the table, and writes it beside the picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from tensorgraph.errors import TrainingError
+from tensorgraph.sweep.config import load_sweep
+from tensorgraph.sweep.picture import write_picture
+from tensorgraph.sweep.results import write_text
+from tensorgraph.sweep.run import Found, run_sweep
+from tensorgraph.sweep.table import csv_text, sweep_table
+from tensorgraph.training.command import stderr_line
+from tensorgraph.training.run import versions
+
+_INTERRUPTED = 130
+
+
+def sweep_and_report(file: str, resume: bool, overwrite: bool, as_json: bool, show: Callable[[Any], None]) -> int:
+    """The exit status of `tensorgraph sweep FILE`; `show` prints a table on stdout, progress goes to stderr."""
+    config = load_sweep(file)
+    try:
+        found = run_sweep(config, resume=resume, overwrite=overwrite, tell=stderr_line)
+    except ValueError as error:
+        if isinstance(error, TrainingError) or type(error) is not ValueError:
+            raise
+        raise TrainingError(f"time.device: {error}") from None
+    if found.interrupted:
+        stderr_line(f"interrupted: `tensorgraph sweep {file} --resume` goes on")
+        return _INTERRUPTED
+    document = json.dumps(_document(found), indent=2, allow_nan=False)
+    write_text(config.out / "table.json", document)
+    write_text(config.out / "table.csv", csv_text(found.rows))
+    if as_json:
+        print(document)
+    else:
+        show(sweep_table(found.rows, found.measured))
+    picture = write_picture(found.rows, config.out / "pareto.png")
+    stderr_line(str(picture or "no picture: nothing was measured with errors on a validation part"))
+    return 1 if all(row.failed is not None for row in found.rows) else 0
+
+
+def _document(found: Found) -> dict[str, Any]:
+    return {"measured": found.measured, "versions": versions(), "rows": [row.to_json() for row in found.rows]}
