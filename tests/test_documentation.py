@@ -29,6 +29,9 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
+of_vesin = pytest.mark.filterwarnings("ignore:.*vesin.torch. is deprecated:DeprecationWarning")
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the blocks run: with data to train on, and the checkpoints of training and demo, with random weights."""
@@ -49,7 +52,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@quiet  # torch-sim uses what PyTorch has deprecated
+@quiet  # torch-sim uses what PyTorch and vesin have deprecated
+@of_vesin
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
 def test_its_python_runs(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {"__name__": "documentation"}
@@ -73,6 +77,7 @@ def check_the_readme(names: dict[str, Any], said: str) -> None:
 
 
 @quiet
+@of_vesin
 @pytest.mark.skipif(not find_spec(OPTIONAL), reason="torch-sim is not installed: pip install -e '.[torch-sim]'")
 def test_torch_sim_takes_a_checkpoint(folder: Path) -> None:
     (block,) = (block for block in blocks(ROOT / "README.md", "python") if OPTIONAL in block)
