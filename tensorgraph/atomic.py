@@ -13,6 +13,8 @@ import secrets
 import stat
 from pathlib import Path
 
+from tensorgraph.errors import TensorGraphError
+
 
 def write_atomically(content: bytes, target: Path) -> None:
     """Replace `target` by a file with this content, or leave it as it was; on the disk when this returns.
@@ -37,6 +39,14 @@ def write_atomically(content: bytes, target: Path) -> None:
         staging.unlink(missing_ok=True)
         raise
     sync_directory(target.parent)
+
+
+def write_file(content: str | bytes, path: Path, kind: type[TensorGraphError] = TensorGraphError) -> None:
+    """`write_atomically` for what a user named: where the file cannot be written, an error of this kind says so."""
+    try:
+        write_atomically(content.encode() if isinstance(content, str) else content, path)
+    except OSError as error:
+        raise kind(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def sync_directory(directory: Path) -> None:

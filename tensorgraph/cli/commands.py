@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tensorgraph.atomic import write_file
 from tensorgraph.cli.output import (
     fail,
     load,
@@ -19,7 +20,6 @@ from tensorgraph.cli.output import (
     refuse_all_but_files,
     warnings_in_lines,
     within_budget,
-    write_file,
 )
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def atlas(arguments: argparse.Namespace) -> int:
     refuse_all_but_files(arguments.out)  # before the work, not after it
     start = time.perf_counter()
     compilation = within_budget(arguments.spec, lambda tell: compile_spec(spec, tell))
-    write_file(arguments.out, atlas_page(compilation))
+    write_file(atlas_page(compilation), arguments.out)
     print(arguments.out)
     print(f"drawn in {time.perf_counter() - start:.2f} s", file=sys.stderr)
     return 0

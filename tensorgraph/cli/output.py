@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from tensorgraph.atomic import obstacle, write_atomically
+from tensorgraph.atomic import obstacle
 from tensorgraph.errors import BudgetError, CheckpointError, SpecError, TensorGraphError, one_line
 
 if TYPE_CHECKING:
@@ -84,10 +84,3 @@ def print_table(table: "RenderableType") -> None:
 def refuse_all_but_files(path: Path) -> None:
     if reason := obstacle(path):
         raise TensorGraphError(f"cannot write {path}: {reason}; allowed: a file, or a path where one can be made")
-
-
-def write_file(path: Path, text: str) -> None:
-    try:
-        write_atomically(text.encode(), path)
-    except OSError as error:
-        raise TensorGraphError(f"cannot write {path}: {error.strerror or error}") from error

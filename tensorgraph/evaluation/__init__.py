@@ -2,7 +2,7 @@
 
 from tensorgraph.evaluation.evaluation import Evaluation, WorstStructure, evaluate
 from tensorgraph.evaluation.metrics import EnergyErrors, ForceErrors, Metrics, Predicted, StressErrors, metrics_of
-from tensorgraph.evaluation.pictures import write_pictures
+from tensorgraph.evaluation.pictures import write_figure, write_pictures
 from tensorgraph.evaluation.predictions import species_of
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "evaluate",
     "metrics_of",
     "species_of",
+    "write_figure",
     "write_pictures",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -13,7 +14,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from tensorgraph.atomic import write_atomically
+from tensorgraph.atomic import write_file
 from tensorgraph.errors import TensorGraphError
 from tensorgraph.evaluation.evaluation import Evaluation
 from tensorgraph.evaluation.metrics import Predicted
@@ -39,14 +40,18 @@ def write_pictures(found: Evaluation, folder: str | Path) -> list[Path]:
     """
     paths = [Path(folder) / "parity.png", Path(folder) / "errors.png"]
     for path, draw in zip(paths, (parity_figure, errors_figure), strict=True):
-        with matplotlib.rc_context({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}):
-            image = io.BytesIO()
-            draw(found).savefig(image, dpi=150, format="png")
-        try:
-            write_atomically(image.getvalue(), path)
-        except OSError as error:
-            raise TensorGraphError(f"cannot write {path}: {error.strerror or error}") from error
+        write_figure(partial(draw, found), path, font_size=11)
     return paths
+
+
+def write_figure(
+    draw: Callable[[], Figure], path: Path, *, font_size: int, kind: type[TensorGraphError] = TensorGraphError
+) -> None:
+    """Write what `draw` draws as a PNG, in the style of all pictures. Raises an error of this kind if it cannot."""
+    image = io.BytesIO()
+    with matplotlib.rc_context({"font.size": font_size, "axes.spines.top": False, "axes.spines.right": False}):
+        draw().savefig(image, dpi=150, format="png")
+    write_file(image.getvalue(), path, kind)
 
 
 def parity_figure(found: Evaluation) -> Figure:

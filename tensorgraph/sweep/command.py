@@ -6,16 +6,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from tensorgraph.atomic import write_file
 from tensorgraph.errors import TrainingError
 from tensorgraph.sweep.config import load_sweep
 from tensorgraph.sweep.picture import write_picture
-from tensorgraph.sweep.results import write_text
 from tensorgraph.sweep.run import Found, run_sweep
 from tensorgraph.sweep.table import csv_text, sweep_table
-from tensorgraph.training.command import stderr_line
+from tensorgraph.training.command import INTERRUPTED, stderr_line
 from tensorgraph.training.run import versions
-
-_INTERRUPTED = 130
 
 
 def sweep_and_report(file: str, resume: bool, overwrite: bool, as_json: bool, show: Callable[[Any], None]) -> int:
@@ -29,10 +27,10 @@ def sweep_and_report(file: str, resume: bool, overwrite: bool, as_json: bool, sh
         raise TrainingError(f"time.device: {error}") from None
     if found.interrupted:
         stderr_line(f"interrupted: `tensorgraph sweep {file} --resume` goes on")
-        return _INTERRUPTED
+        return INTERRUPTED
     document = json.dumps(_document(found), indent=2, allow_nan=False)
-    write_text(config.out / "table.json", document)
-    write_text(config.out / "table.csv", csv_text(found.rows))
+    write_file(document, config.out / "table.json", TrainingError)
+    write_file(csv_text(found.rows), config.out / "table.csv", TrainingError)
     if as_json:
         print(document)
     else:

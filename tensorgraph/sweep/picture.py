@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from matplotlib.transforms import Bbox
 
-from tensorgraph.atomic import write_atomically
 from tensorgraph.errors import TrainingError
+from tensorgraph.evaluation import write_figure
 from tensorgraph.sweep.grid import short_keys
 from tensorgraph.sweep.results import Row
 from tensorgraph.sweep.table import shown
@@ -31,13 +29,8 @@ def write_picture(rows: Sequence[Row], path: Path) -> Path | None:
     panels = [name for name in PANELS if _rows_of(rows, name)]
     if not panels:
         return None
-    with matplotlib.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        image = io.BytesIO()
-        _figure([row for row in rows if row.time is not None], panels).savefig(image, dpi=150, format="png")
-    try:
-        write_atomically(image.getvalue(), path)
-    except OSError as error:
-        raise TrainingError(f"cannot write {path}: {error.strerror or error}") from error
+    timed = [row for row in rows if row.time is not None]
+    write_figure(lambda: _figure(timed, panels), path, font_size=10, kind=TrainingError)
     return path
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tensorgraph.atomic import write_atomically
+from tensorgraph.atomic import write_file
 from tensorgraph.errors import TrainingError
 from tensorgraph.sweep.grid import Combination
 from tensorgraph.sweep.timing import StepTime
@@ -85,7 +85,7 @@ def files_digest(files: Sequence[str]) -> str:
 def keep_row(row: Row, folder: Path) -> None:
     """Write a row into the folder of its combination, without what is measured anew. Raises TrainingError."""
     kept = replace(row, time=None, energy_front=False, forces_front=False)
-    write_text(folder / RESULT, json.dumps(kept.to_json(), indent=2, allow_nan=False))
+    write_file(json.dumps(kept.to_json(), indent=2, allow_nan=False), folder / RESULT, TrainingError)
 
 
 def kept_row(folder: Path) -> Row | None:
@@ -99,14 +99,6 @@ def kept_row(folder: Path) -> Row | None:
         return Row(**held)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise TrainingError(f"{path} is not what a sweep wrote ({error}); allowed: --overwrite") from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Raises TrainingError where it cannot be written."""
-    try:
-        write_atomically(text.encode(), path)
-    except OSError as error:
-        raise TrainingError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:

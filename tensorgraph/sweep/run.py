@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from tensorgraph.atomic import write_file
 from tensorgraph.dataset import LabelledStructure, read_structures
 from tensorgraph.errors import CheckpointError, MissingToolError, SpecError, TensorGraphError, TrainingError
 from tensorgraph.evaluation import Metrics, Predicted, evaluate, metrics_of
@@ -25,7 +26,6 @@ from tensorgraph.sweep.results import (
     kept_row,
     new_row,
     with_fronts,
-    write_text,
 )
 from tensorgraph.sweep.timing import chosen_device, step_times, timed_structure
 from tensorgraph.training.config import TrainConfig
@@ -142,7 +142,7 @@ def _trained(combination: Combination, row: Row, resume: bool, overwrite: bool, 
     """The row with validation errors, or with the reason of a failure; None where the user interrupted it."""
     config, folder = combination.config, combination.folder
     keep_row(row, folder)
-    write_text(folder / SPEC_FILE, combination.spec.to_yaml())
+    write_file(combination.spec.to_yaml(), folder / SPEC_FILE, TrainingError)
     try:
         outcomes = train(config, resume=resume, overwrite=overwrite, tell=lambda line: tell(f"  {line}"))
         if outcomes[-1].interrupted:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tensorgraph.atomic import write_atomically
+from tensorgraph.atomic import write_file
 from tensorgraph.dataset import read_structures
-from tensorgraph.errors import TensorGraphError
 from tensorgraph.evaluation import Evaluation, evaluate, write_pictures
 from tensorgraph.evaluation.table import evaluation_table
 from tensorgraph.training.config import TrainConfig, load_config
@@ -18,7 +18,7 @@ from tensorgraph.training.data import label_choice
 from tensorgraph.training.pictures import draw_learning
 from tensorgraph.training.run import train
 
-_INTERRUPTED = 130
+INTERRUPTED = 130
 
 
 def train_and_report(file: str, resume: bool, overwrite: bool, show: Callable[[Any], None]) -> int:
@@ -31,14 +31,14 @@ def train_and_report(file: str, resume: bool, overwrite: bool, show: Callable[[A
     if outcomes[-1].interrupted:
         further = "goes on" if config.method == "gradient" else "begins anew"
         stderr_line(f"interrupted: `tensorgraph train {file} --resume` {further}")
-        return _INTERRUPTED
+        return INTERRUPTED
     out = Path(config.out)
     for folder in config.member_folders.values():
         stderr_line(str(draw_learning(folder)))
     if config.data.test is not None:
         found = tested(config)
         show(evaluation_table(found))
-        _write(out / "test.json", json.dumps(found.to_json(), indent=2, allow_nan=False))
+        write_file(json.dumps(found.to_json(), indent=2, allow_nan=False), out / "test.json")
         for picture in write_pictures(found, out):
             stderr_line(str(picture))
     print(outcomes[0].checkpoint if len(outcomes) == 1 else out)
@@ -56,18 +56,9 @@ def tested(config: TrainConfig) -> Evaluation:
 
 def is_first_process() -> bool:
     """Whether this is the first of the processes that `torchrun` started, or the only one."""
-    import os
-
     return os.environ.get("RANK", "0") == "0"
 
 
 def stderr_line(line: str) -> None:
     """A line of progress that neither a pipe nor a log file holds back."""
     print(line, file=sys.stderr, flush=True)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_atomically(text.encode(), path)
-    except OSError as error:
-        raise TensorGraphError(f"cannot write {path}: {error.strerror or error}") from error

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tensorgraph.errors import TrainingError
+from tensorgraph.evaluation import write_figure
 
 PANELS = {
     "energy_mev_per_atom": "energy RMSE, meV/atom",
@@ -24,19 +24,18 @@ def draw_learning(folder: Path) -> Path:
     try:
         with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        path = folder / "learning.png"
-        _figure(rows).savefig(path, dpi=130)
     except OSError as error:
         raise TrainingError(f"the picture of {folder} cannot be drawn: {error.strerror or error}") from error
+    path = folder / "learning.png"
+    write_figure(lambda: _figure(rows), path, font_size=10, kind=TrainingError)
     return path
 
 
 def _figure(rows: list[dict[str, str]]) -> Figure:
-    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        shown = [name for name in PANELS if any(row[f"{part}_{name}"] for row in rows for part in COLOURS)]
-        figure = Figure(figsize=(4.2 * max(1, len(shown)), 3.4), layout="constrained")
-        for index, name in enumerate(shown):
-            _panel(figure.add_subplot(1, len(shown), index + 1), rows, name)
+    shown = [name for name in PANELS if any(row[f"{part}_{name}"] for row in rows for part in COLOURS)]
+    figure = Figure(figsize=(4.2 * max(1, len(shown)), 3.4), layout="constrained")
+    for index, name in enumerate(shown):
+        _panel(figure.add_subplot(1, len(shown), index + 1), rows, name)
     return figure
 
 
