@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.io import write
 from helpers import GENERATED, package, small_model
 
-from tensorgraph.dataset.reading import read_structures
+from tensorgraph.dataset import read_structures
 from tensorgraph.errors import TrainingError
 from tensorgraph.training.config import BatchConfig, TrainConfig, parse_config
 from tensorgraph.training.data import label_choice

@@ -3,21 +3,17 @@
 Needs ASE and numpy; what is read here is what training and evaluation take.
 """
 
-from tensorgraph.dataset.reading import (
-    LabelledStructure,
-    Origin,
-    duplicates,
-    duplicates_within,
-    read_structures,
-    unit_warnings,
-    warn_duplicates,
-)
+from tensorgraph.dataset.duplicates import duplicates, duplicates_within, warn_duplicates
+from tensorgraph.dataset.reading import key_of_no_structure, read_structures
+from tensorgraph.dataset.structure import LabelledStructure, Origin
+from tensorgraph.dataset.units import unit_warnings
 
 __all__ = [
     "LabelledStructure",
     "Origin",
     "duplicates",
     "duplicates_within",
+    "key_of_no_structure",
     "read_structures",
     "unit_warnings",
     "warn_duplicates",

@@ -9,23 +9,11 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from tensorgraph.dataset.duplicates import duplicates, duplicates_within, warn_duplicates
 from tensorgraph.dataset.files import frames_of
 from tensorgraph.dataset.structure import LabelledStructure, Origin
-from tensorgraph.dataset.units import unit_warnings
 from tensorgraph.errors import DataError, StructureError
 from tensorgraph.runtime.batch import check_species
 from tensorgraph.runtime.labels import LabelChoice, read_labels
-
-__all__ = [
-    "LabelledStructure",
-    "Origin",
-    "duplicates",
-    "duplicates_within",
-    "read_structures",
-    "unit_warnings",
-    "warn_duplicates",
-]
 
 GROUP_KEYS = ("group", "config_type")
 
@@ -90,4 +78,13 @@ def _group(atoms: Atoms, origin: Origin, keys: Sequence[str]) -> str | None:
             if not isinstance(value, str | numbers.Number | np.generic):
                 raise DataError(f"{origin}: info[{key!r}] is {type(value).__name__}; allowed: text or a number")
             return str(value)
+    return None
+
+
+def key_of_no_structure(structures: Sequence[LabelledStructure], choice: LabelChoice) -> tuple[str, str] | None:
+    """The first label whose key the caller named, with that key, that no structure has; None where all are there."""
+    for name, key in choice.keys.items():
+        target = "stress" if name == "virial" else name
+        if all(getattr(one.labels, target) is None for one in structures):
+            return name, key
     return None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tensorgraph.dataset import LabelledStructure, read_structures, unit_warnings
+from tensorgraph.dataset import key_of_no_structure, read_structures, unit_warnings
 from tensorgraph.errors import DataError
 from tensorgraph.evaluation.evaluation import Evaluation, evaluate
 from tensorgraph.evaluation.predictions import species_of
@@ -50,16 +50,10 @@ def evaluate_files(request: Request, tell: Callable[[str], None]) -> Evaluation:
     species = species_of(request.checkpoint)
     tell("structures")
     structures = read_structures(request.data, request.choice, request.group_key, species)
-    _check_named_labels(structures, request.choice)
+    if (missing := key_of_no_structure(structures, request.choice)) is not None:
+        name, key = missing
+        raise DataError(f"{structures[0].origin.file}: no structure has the key {key!r}, named by --{name}-key")
     for text in unit_warnings(structures):
         warnings.warn(text, stacklevel=2)
     train = None if request.train is None else read_structures(request.train, request.choice)
     return evaluate(request.checkpoint, structures, train=train, tell=tell, **request.options)
-
-
-def _check_named_labels(structures: Sequence[LabelledStructure], choice: LabelChoice) -> None:
-    """A label that the caller named is not one that all structures may lack."""
-    for name, key in choice.keys.items():
-        target = "stress" if name == "virial" else name
-        if not any(getattr(one.labels, target) is not None for one in structures):
-            raise DataError(f"{structures[0].origin.file}: no structure has the key {key!r}, named by --{name}-key")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,11 +28,10 @@ from tensorgraph.sweep.results import (
 )
 from tensorgraph.sweep.timing import chosen_device, step_times, timed_structure
 from tensorgraph.training.config import TrainConfig
-from tensorgraph.training.data import label_choice, read_parts
-from tensorgraph.training.progress import duration
+from tensorgraph.training.data import label_choice, parts_of, read_data
+from tensorgraph.training.progress import Tell, duration
 from tensorgraph.training.run import train
 
-Tell = Callable[[str], None]
 FAILURES = (TensorGraphError, MemoryError, torch.OutOfMemoryError)
 """What ends one combination and not the others."""
 
@@ -84,8 +82,9 @@ def run_sweep(config: SweepConfig, *, resume: bool = False, overwrite: bool = Fa
 def _starting_rows(config: SweepConfig, resume: bool, overwrite: bool) -> list[Row]:
     """The rows of finished combinations as they were kept, the others without results."""
     rows = []
+    digests = {files: files_digest(files) for files in {_files(one.config) for one in config.combinations}}
     for combination in config.combinations:
-        row, folder = new_row(combination, _data_digest(combination.config)), combination.folder
+        row, folder = new_row(combination, digests[_files(combination.config)]), combination.folder
         held = None if overwrite else kept_row(folder)
         if held is not None and not resume:
             raise TrainingError(f"{folder} holds a part of a sweep; allowed: --resume, --overwrite, or another `out`")
@@ -97,12 +96,13 @@ def _starting_rows(config: SweepConfig, resume: bool, overwrite: bool) -> list[R
     return rows
 
 
-def _data_digest(config: TrainConfig) -> str:
+def _files(config: TrainConfig) -> tuple[str, ...]:
+    """All files that a training reads but its spec."""
     data = config.data
     named = data.valid if isinstance(data.valid, tuple) else ()
     isolated = [config.atomic_energies] if isinstance(config.atomic_energies, str) else []
     atoms = [file for file in isolated if file not in ("least_squares", "model")]
-    return files_digest([*data.train, *named, *(data.test or ()), *atoms])
+    return (*data.train, *named, *(data.test or ()), *atoms)
 
 
 def _build_packages(config: SweepConfig, tell: Tell) -> None:
@@ -171,11 +171,12 @@ def _validated(combination: Combination) -> Errors:
     Where each member of a committee has a part of its own, which others were trained on, each is evaluated alone on its
     own part, and the errors are put together: no error is of structures that a potential was trained on.
     """
-    config, species = combination.config, _species(combination)
+    config = combination.config
+    data = read_data(config.data, _species(combination), lambda _: None)
     found: list[Predicted] = []
     members = [config.out] if isinstance(config.data.valid, tuple) else [str(p) for p in config.member_folders.values()]
     for seed, member in zip(config.seed, members, strict=False):
-        if valid := read_parts(config, seed, species, lambda _: None).valid:
+        if valid := parts_of(data, config.data, seed, lambda _: None).valid:
             found += evaluate(member, valid, dtype=config.dtype).predictions
     return _errors(metrics_of(found)) if found else Errors(None, None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +12,25 @@ from tensorgraph.dataset import (
     LabelledStructure,
     duplicates,
     duplicates_within,
+    key_of_no_structure,
     read_structures,
     unit_warnings,
 )
 from tensorgraph.errors import DataError
 from tensorgraph.runtime.labels import TARGETS, LabelChoice
 from tensorgraph.training.config import DataConfig, TrainConfig
+from tensorgraph.training.progress import Tell
 from tensorgraph.training.samples import Samples, list_samples
 from tensorgraph.training.start import Subject
 
-Tell = Callable[[str], None]
+
+@dataclass(frozen=True)
+class Data:
+    """What the files of a config hold. The test structures are here for one reason: to tell which are trained on."""
+
+    train: list[LabelledStructure]
+    valid: list[LabelledStructure] | None
+    test: list[LabelledStructure]
 
 
 @dataclass(frozen=True)
@@ -32,26 +41,36 @@ class Parts:
     valid: list[LabelledStructure]
 
 
-def label_choice(config: DataConfig, structures_lack: bool = True) -> LabelChoice:
-    """Which labels are read: all that there are, unless `structures_lack` is False."""
-    return LabelChoice.of(TARGETS, TARGETS if structures_lack else (), config.keys)
+def label_choice(config: DataConfig) -> LabelChoice:
+    """Which labels are read: all that there are."""
+    return LabelChoice.of(TARGETS, TARGETS, config.keys)
 
 
-def read_parts(config: TrainConfig, seed: int, species: Sequence[int], tell: Tell) -> Parts:
-    """The training and validation parts of a run with this seed.
+def read_data(config: DataConfig, species: Sequence[int], tell: Tell) -> Data:
+    """The files, read once for all seeds; `tell` is given warnings.
 
     Raises DataError and StructureError, naming file and frame, for what cannot be read or trained on.
     """
-    data = config.data
-    structures = _read(data.train, data, species)
-    _check_labels(structures, data)
+    structures = _read(config.train, config, species)
+    if (missing := key_of_no_structure(structures, label_choice(config))) is not None:
+        name, key = missing
+        raise DataError(f"{', '.join(config.train)}: no structure has {key!r}, which {name}_key names")
     for warning in unit_warnings(structures):
         tell(f"warning: {warning}")
-    if isinstance(data.valid, float):
-        parts = _split(structures, data.valid, seed)
+    valid = None if isinstance(config.valid, float) else _read(config.valid, config, species)
+    test: list[LabelledStructure] = []
+    if config.test is not None:
+        test = read_structures(config.test, label_choice(config), config.group_key, species)
+    return Data(structures, valid, test)
+
+
+def parts_of(data: Data, config: DataConfig, seed: int, tell: Tell) -> Parts:
+    """The training and validation parts of a run with this seed; `tell` is given warnings of repetition."""
+    if isinstance(config.valid, float):
+        parts = _split(data.train, config.valid, seed)
     else:
-        parts = Parts(structures, _read(data.valid, data, species))
-    _warn_of_repetition(parts, data, species, tell)
+        parts = Parts(data.train, data.valid or [])
+    _warn_of_repetition(parts, data.test, tell)
     return parts
 
 
@@ -84,14 +103,6 @@ def _hint(data: DataConfig) -> str:
     return f"looked for {', '.join(named)}" if named else "energy_key, forces_key and stress_key in `data` name labels"
 
 
-def _check_labels(structures: list[LabelledStructure], data: DataConfig) -> None:
-    """A label whose key the user named must be there at least once."""
-    for name, key in data.keys.items():
-        label = "stress" if name == "virial" else name
-        if key is not None and all(getattr(one.labels, label) is None for one in structures):
-            raise DataError(f"{', '.join(data.train)}: no structure has {key!r}, which {name}_key names")
-
-
 def _split(structures: list[LabelledStructure], fraction: float, seed: int) -> Parts:
     """A fraction of the structures, at least one, for validation: one at random of each stretch of similar ones.
 
@@ -114,12 +125,10 @@ def _kind(one: LabelledStructure) -> tuple[str, float]:
     return one.group or "", 0.0 if forces is None else float(np.square(forces).mean())
 
 
-def _warn_of_repetition(parts: Parts, data: DataConfig, species: Sequence[int], tell: Tell) -> None:
+def _warn_of_repetition(parts: Parts, test: list[LabelledStructure], tell: Tell) -> None:
     if found := duplicates_within(parts.train):
         tell(f"warning: {len(found)} pairs of training structures are equal, such as {_named(parts.train, found[0])}")
-    named = {"validation": parts.valid}
-    if data.test is not None:
-        named["test"] = read_structures(data.test, label_choice(data), data.group_key, species)
+    named = {"validation": parts.valid, "test": test}
     for name, others in named.items():
         if found := duplicates(parts.train, others):
             example = f"{others[found[0][1]].origin} and {parts.train[found[0][0]].origin}"

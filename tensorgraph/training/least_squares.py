@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +19,13 @@ from torch import Tensor
 from tensorgraph.errors import TrainingError
 from tensorgraph.runtime.arguments import DTYPES
 from tensorgraph.training.affinity import check_affine
-from tensorgraph.training.batches import epoch_batches, ordered_batches, share
+from tensorgraph.training.batches import epoch_batches, share
 from tensorgraph.training.config import BatchConfig, TrainConfig
 from tensorgraph.training.design import FreeParameters, Triangle, design_rows
-from tensorgraph.training.loop import figures_of
-from tensorgraph.training.loss import TERMS, error_sums
-from tensorgraph.training.progress import Lines, duration, errors_line
+from tensorgraph.training.progress import Lines, Tell, duration, errors_line
 from tensorgraph.training.samples import Samples
+from tensorgraph.training.validation import LABELS, Means, figures_of, mean_errors, score_of
 
-LABELS = TERMS[:3]
 MOST = 20_000  # parameters: three triangles of so many rows take 10 GB
 BATCH = BatchConfig(atoms=400)
 TRIED = BatchConfig(structures=3)  # by which models are tried for being affine
@@ -70,8 +67,8 @@ class Solution:
 
     ridge: float
     change: Tensor
-    train: dict[str, float | None]
-    valid: dict[str, float | None] | None = None
+    train: Means
+    valid: Means | None = None
     score: float | None = None
 
 
@@ -88,12 +85,12 @@ class LeastSquares:
         config: TrainConfig,
         model: Any,
         samples: tuple[Samples, Samples | None],
-        tell: Callable[[str], None],
+        tell: Tell,
     ) -> None:
         self.fabric, self.config, self.model = fabric, config, model
         self.train, self.valid = samples
         self.free = FreeParameters.of(model)
-        self.lines = Lines(tell if fabric.is_global_zero else lambda _: None, config.log.seconds)
+        self.lines = Lines(tell, config.log.seconds)
         self.interrupted = False
         self._started = time.monotonic()
         self._counts = self.train.label_counts(np.arange(len(self.train)))
@@ -172,8 +169,8 @@ class LeastSquares:
         validated = []
         for one in solutions:
             self._set(start + one.change)
-            means = self._means(samples)
-            score = sum(getattr(self.config.validation, name) * (means[name] or 0.0) for name in LABELS)
+            means = mean_errors(self.fabric, self.model, samples, LABELS)
+            score = score_of(self.config.validation, means)
             validated.append(Solution(one.ridge, one.change, one.train, means, score))
             self.lines.event(self._report(validated[-1]))
         sound = [one for one in validated if one.score is not None and math.isfinite(one.score)]
@@ -190,7 +187,7 @@ class LeastSquares:
         for one in sorted(solutions, key=lambda one: one.ridge):
             self._set(start + one.change)
             predicted = sum(self._weights[name] * self._counts[name] * (one.train[name] or 0.0) for name in LABELS)
-            means = self._means(self.train)
+            means = mean_errors(self.fabric, self.model, self.train, LABELS)
             found = sum(self._weights[name] * self._counts[name] * (means[name] or 0.0) for name in LABELS)
             if abs(found - predicted) <= AGREES * predicted + torch.finfo(self.model.dtype).eps:
                 self.lines.event(
@@ -203,24 +200,10 @@ class LeastSquares:
         self._go_on()
         self.free.set(vector)
 
-    def _means(self, samples: Samples) -> dict[str, float | None]:
-        sums, rank, world = torch.zeros(4, dtype=torch.float64), self.fabric.global_rank, self.fabric.world_size
-        for chosen in ordered_batches(samples):
-            if len(mine := share(chosen, rank, world)):
-                sums += error_sums(self.model, self._batch(samples, mine), LABELS).detach().cpu()
-        total = self.fabric.all_reduce(sums, reduce_op="sum") if world > 1 else sums
-        counts = samples.label_counts(np.arange(len(samples)))
-        return {name: float(total[k]) / counts[name] if counts[name] else None for k, name in enumerate(LABELS)}
-
     def _report(self, one: Solution) -> str:
-        parts = [f"train {errors_line(rmse(one.train))}"]
-        parts += [f"valid {errors_line(rmse(one.valid))}"] if one.valid is not None else []
+        parts = [f"train {errors_line(figures_of(one.train))}"]
+        parts += [f"valid {errors_line(figures_of(one.valid))}"] if one.valid is not None else []
         return f"ridge {one.ridge:g}  {'  '.join(parts)}"
-
-
-def rmse(means: dict[str, float | None]) -> dict[str, float | None]:
-    """Errors in the units of the trainer's figures, from mean squares by label."""
-    return figures_of(means | {"hierarchicality": None})
 
 
 def solve(
@@ -249,9 +232,9 @@ def solve(
     return found
 
 
-def _residuals(triangles: dict[str, Tensor], counts: dict[str, int], change: Tensor) -> dict[str, float | None]:
+def _residuals(triangles: dict[str, Tensor], counts: dict[str, int], change: Tensor) -> Means:
     """Mean squares by term."""
-    found: dict[str, float | None] = dict.fromkeys(LABELS)
+    found: Means = dict.fromkeys(LABELS)
     for name, factor in triangles.items():
         found[name] = float((factor[:, -1] - factor[:, :-1] @ change).square().sum()) / counts[name]
     return found

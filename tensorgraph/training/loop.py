@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tensorgraph.errors import CheckpointError, TrainingError
+from tensorgraph.potential import WEIGHTS
 from tensorgraph.runtime.arguments import DTYPES
-from tensorgraph.training.batches import Integers, epoch_batches, ordered_batches, share
+from tensorgraph.training.batches import Integers, epoch_batches, share
 from tensorgraph.training.config import TrainConfig
-from tensorgraph.training.loss import TERMS, LossModule, error_sums
+from tensorgraph.training.loss import TERMS, LossModule
 from tensorgraph.training.optimisation import rate_at, weights_at
-from tensorgraph.training.progress import FIGURES, Lines, Metrics, duration, errors_line
+from tensorgraph.training.progress import FIGURES, Lines, Metrics, Tell, duration, errors_line
 from tensorgraph.training.samples import Samples
 from tensorgraph.training.state import Progress, RunState
+from tensorgraph.training.validation import figures_of, mean_errors, means_of, score_of
 
 STEPS = 20_000  # of a run without any limit
 STATE = "state.safetensors"
@@ -69,7 +70,7 @@ class Loop:
         samples: tuple[Samples, Samples | None],
         folder: Path,
         keep: Callable[[str, torch.nn.Module], None],
-        tell: Callable[[str], None],
+        tell: Tell,
     ) -> None:
         self.fabric, self.config, self.seed, self.state = fabric, config, seed, state
         self.train, self.valid = samples
@@ -120,7 +121,8 @@ class Loop:
         world, progress = self.fabric.world_size, self.state.progress
         counts, weights = self.train.label_counts(chosen), weights_at(self.config.loss, self.fraction)
         factors = {name: world * weights[name] / counts[name] if counts[name] else 0.0 for name in TERMS}
-        batch = self._batch(self.train, share(chosen, self.fabric.global_rank, world))
+        mine = share(chosen, self.fabric.global_rank, world)
+        batch = self.train.batch(mine, DTYPES[self.config.dtype], self.fabric.device)
         loss, sums = self.module(batch, factors)
         self._descend(loss)
         counted = [counts[name] if factors[name] else 0 for name in TERMS]
@@ -149,18 +151,17 @@ class Loop:
             f"good state; allowed: an optimizer.rate below {self.config.optimizer.rate:g}, data without outliers"
         )
 
-    def _batch(self, samples: Samples, chosen: Integers) -> Any:
-        return samples.batch(chosen, DTYPES[self.config.dtype], self.fabric.device)
-
     def _validate(self) -> None:
         """Errors on the validation part; the weights are kept where they are the best so far."""
-        progress, config = self.state.progress, self.config.validation
-        train = figures(self._total(torch.tensor(progress.sums, dtype=torch.float64)), progress.counts)
+        progress = self.state.progress
+        sums = torch.tensor(progress.sums, dtype=torch.float64)
+        sums = self.fabric.all_reduce(sums, reduce_op="sum") if self.fabric.world_size > 1 else sums
+        train = figures_of(means_of(sums.tolist(), dict(zip(TERMS, progress.counts, strict=True))))
         row = {f"train_{name}": value for name, value in train.items()}
         progress.sums, progress.counts, progress.validated = [0.0] * 4, [0.0] * 4, self.fraction
         if self.valid is not None:
-            means = self._validation_means(self.valid)
-            score = sum(getattr(config, name) * (means[name] or 0.0) for name in TERMS[:3])
+            means = mean_errors(self.fabric, self.state.evaluated(), self.valid)
+            score = score_of(self.config.validation, means)
             row |= {f"valid_{name}": value for name, value in figures_of(means).items()} | {"valid_score": score}
             self._compare(score)
         self._figures = row
@@ -169,20 +170,6 @@ class Loop:
         if (metrics := self.metrics) is not None:
             self._attempt(lambda: metrics.add(at | row))
         self.lines.step(self._line)
-
-    def _validation_means(self, samples: Samples) -> dict[str, float | None]:
-        model, sums = self.state.evaluated(), torch.zeros(4, dtype=torch.float64)
-        for chosen in ordered_batches(samples):
-            mine = share(chosen, self.fabric.global_rank, self.fabric.world_size)
-            if len(mine):
-                sums += error_sums(model, self._batch(samples, mine)).detach().cpu()
-        counts = samples.label_counts(np.arange(len(samples)))
-        sums = self._total(sums)
-        return {name: float(sums[k]) / counts[name] if counts[name] else None for k, name in enumerate(TERMS)}
-
-    def _total(self, sums: Tensor) -> Tensor:
-        total: Tensor = self.fabric.all_reduce(sums, reduce_op="sum") if self.fabric.world_size > 1 else sums
-        return total
 
     def _compare(self, score: float) -> None:
         progress, state = self.state.progress, self.state
@@ -194,7 +181,7 @@ class Loop:
         progress.best, progress.best_step, progress.since_best = score, progress.step, 0
         state.best = {name: tensor.detach().clone() for name, tensor in state.evaluated().state_dict().items()}
         if self.fabric.is_global_zero:
-            self._attempt(lambda: self.keep("model.safetensors", state.evaluated()))
+            self._attempt(lambda: self.keep(WEIGHTS, state.evaluated()))
 
     def _out_of_patience(self) -> bool:
         patience = self.config.validation.patience
@@ -226,17 +213,3 @@ class Loop:
             if any(value is not None for value in known.values()):
                 parts.append(f"{part} {errors_line(known)}")
         return "  ".join(parts)
-
-
-def figures(sums: Tensor, counts: list[float]) -> dict[str, float | None]:
-    """RMSE by name in FIGURES' units, from sums [4] over so many numbers each."""
-    means = {name: float(sums[k]) / counts[k] if counts[k] else None for k, name in enumerate(TERMS)}
-    return figures_of(means)
-
-
-def figures_of(means: dict[str, float | None]) -> dict[str, float | None]:
-    """RMSE by name in FIGURES' units, from mean squares; the mean of the penalty stays."""
-    energy, forces, stress, hierarchicality = (means[name] for name in TERMS)
-    roots = [None if mean is None else math.sqrt(mean) for mean in (energy, forces, stress)]
-    found = [None if roots[0] is None else 1e3 * roots[0], roots[1], roots[2], hierarchicality]
-    return dict(zip(FIGURES, found, strict=True))

@@ -8,7 +8,7 @@ import os
 import platform
 import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,26 +20,27 @@ import torch
 import tensorgraph
 from tensorgraph.atomic import write_atomically
 from tensorgraph.errors import MissingToolError, TrainingError
+from tensorgraph.potential import WEIGHTS
 from tensorgraph.runtime.arguments import DTYPES, checked_device
 from tensorgraph.runtime.checkpoint import save_checkpoint
 from tensorgraph.runtime.memory import keep_freed_memory
 from tensorgraph.training.batches import epoch_batches
 from tensorgraph.training.config import BatchConfig, TrainConfig
-from tensorgraph.training.data import listed_parts, read_parts
+from tensorgraph.training.data import Data, listed_parts, parts_of, read_data
 from tensorgraph.training.design import FreeParameters
-from tensorgraph.training.least_squares import Interrupted, LeastSquares, check_keys, rmse
+from tensorgraph.training.least_squares import Interrupted, LeastSquares, check_keys
 from tensorgraph.training.loop import STATE, Loop
 from tensorgraph.training.optimisation import averaged_model, freeze, optimizer_of
-from tensorgraph.training.progress import Metrics, duration
+from tensorgraph.training.progress import Metrics, Tell, duration
 from tensorgraph.training.samples import Samples
 from tensorgraph.training.scaling import scale_to_data
 from tensorgraph.training.soap import Scale
 from tensorgraph.training.start import Subject, set_atomic_energies, subject_of
 from tensorgraph.training.state import Progress, RunState, SavedState, read_state
+from tensorgraph.training.validation import figures_of
 
-Tell = Callable[[str], None]
 SCALED_TO = BatchConfig(structures=64, pairs=200_000)  # what a new model's weights are scaled to
-BEST, LAST, CONFIG = "model.safetensors", "last.safetensors", "config.json"
+BEST, LAST, CONFIG = WEIGHTS, "last.safetensors", "config.json"
 FREE = ("out", "minutes", "epochs", "steps", "device", "log", "seed")
 """Keys of a config that may change when a run goes on; `seed` is compared by the folders of the members."""
 
@@ -70,12 +71,13 @@ def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False,
     fabric = _fabric(config)
     say: Tell = tell if fabric.is_global_zero else lambda _: None
     subject = subject_of(config.model)
+    data = read_data(config.data, tuple(subject.species.values()), say)
     outcomes: list[Outcome] = []
     for seed, folder in folders.items():
         if len(folders) > 1:
             say(f"seed {seed}, {len(outcomes) + 1} of {len(folders)}: {folder}")
         member = _train_member if config.method == "gradient" else _fit_member
-        outcomes.append(member(fabric, config, subject, seed, folder, resume, say))
+        outcomes.append(member(fabric, config, subject, data, seed, folder, resume, say))
         if outcomes[-1].interrupted:
             break
     return outcomes
@@ -88,12 +90,12 @@ def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
 
 
 def _train_member(
-    fabric: Any, config: TrainConfig, subject: Subject, seed: int, folder: Path, resume: bool, say: Tell
+    fabric: Any, config: TrainConfig, subject: Subject, data: Data, seed: int, folder: Path, resume: bool, say: Tell
 ) -> Outcome:
     saved = read_state(folder / STATE) if resume and (folder / STATE).exists() else None
     if resume and saved is None:
         _check_same_config(folder, config)
-    parts = read_parts(config, seed, tuple(subject.species.values()), say)
+    parts = parts_of(data, config.data, seed, say)
     samples = listed_parts(parts, config, subject, folder, say)
     if saved is None:
         _prepare(folder, config, fabric)
@@ -113,14 +115,14 @@ def _train_member(
 
 
 def _fit_member(
-    fabric: Any, config: TrainConfig, subject: Subject, seed: int, folder: Path, resume: bool, say: Tell
+    fabric: Any, config: TrainConfig, subject: Subject, data: Data, seed: int, folder: Path, resume: bool, say: Tell
 ) -> Outcome:
     """Least squares, which begins anew with `resume`: it is over soon, and has nothing to go on from."""
     if resume:
         _check_same_config(folder, config)
         say("least squares keeps no state between: it begins anew")
     exact = config.model_copy(update={"dtype": "float64"})
-    parts = read_parts(config, seed, tuple(subject.species.values()), say)
+    parts = parts_of(data, config.data, seed, say)
     samples = listed_parts(parts, exact, subject, folder, say)
     model = _exact_model(exact, subject, seed, samples[0], fabric.device)
     fit = LeastSquares(fabric, config, model, samples, say)
@@ -133,14 +135,13 @@ def _fit_member(
     progress.step, progress.seconds, progress.best = len(solutions), fit.seconds, best.score
     _prepare(folder, config, fabric)  # what an earlier run left stays until there is something in its place
     if fabric.is_global_zero:
-        metrics, keep = (
-            Metrics(folder, config.log.tensorboard, 0),
-            _Keeper(config, subject.package, folder, seed, progress),
-        )
+        metrics = Metrics(folder, config.log.tensorboard, 0)
+        keep = _Keeper(config, subject.package, folder, seed, progress)
         for step, one in enumerate(solutions, 1):
-            row = {f"train_{name}": value for name, value in rmse(one.train).items()}
+            row = {f"train_{name}": value for name, value in figures_of(one.train).items()}
             if one.valid is not None:
-                row |= {f"valid_{name}": value for name, value in rmse(one.valid).items()} | {"valid_score": one.score}
+                row |= {f"valid_{name}": value for name, value in figures_of(one.valid).items()}
+                row |= {"valid_score": one.score}
             metrics.add({"step": step, "epoch": 1, "seconds": progress.seconds, "rate": one.ridge} | row)
         keep(LAST, model)
         keep(BEST, model)

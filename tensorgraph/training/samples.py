@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
 
-from tensorgraph.dataset.reading import LabelledStructure
+from tensorgraph.dataset import LabelledStructure
 from tensorgraph.errors import DataError, StructureError
 from tensorgraph.runtime.batch import Batch, list_structure
 from tensorgraph.runtime.labels import TARGETS, cell_volume
@@ -65,8 +65,8 @@ class Samples:
     def batch(self, chosen: Sequence[int] | Integers, dtype: torch.dtype, device: torch.device) -> Batch:
         """The structures with these indices, in this order."""
         chosen = np.asarray(chosen, dtype=np.int64)
-        sizes = self.n_atoms[chosen]
-        offsets = np.repeat(np.cumsum(sizes) - sizes, self.n_pairs[chosen])
+        sizes, n_pairs = (ends[chosen + 1] - ends[chosen] for ends in (self.atom_ends, self.pair_ends))
+        offsets = np.repeat(np.cumsum(sizes) - sizes, n_pairs)
         has = torch.as_tensor(self.has[chosen])
         batch = Batch(
             numbers=torch.as_tensor(_rows(self.numbers, self.atom_ends, chosen)),
@@ -87,7 +87,8 @@ class Samples:
 
     def label_counts(self, chosen: Sequence[int] | Integers) -> dict[str, int]:
         """How many numbers the chosen structures have of each term of the loss."""
-        has, sizes = self.has[chosen], self.n_atoms[chosen]
+        chosen = np.asarray(chosen, dtype=np.int64)
+        has, sizes = self.has[chosen], self.atom_ends[chosen + 1] - self.atom_ends[chosen]
         energy, forces, stress = has[:, 0].sum(), 3 * sizes[has[:, 1]].sum(), 9 * has[:, 2].sum()
         return {
             "energy": int(energy),

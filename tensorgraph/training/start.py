@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tensorgraph.dataset.reading import read_structures
+from tensorgraph.dataset import read_structures
 from tensorgraph.errors import PackageError, TrainingError
 from tensorgraph.potential import load_model, package_of_checkpoint, package_of_spec
 from tensorgraph.runtime.labels import LabelChoice
