@@ -10,7 +10,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tensorgraph.runtime import timing
+
 RESULTS = Path(__file__).parent / "results"
 WARM_UPS = {"cpu": 1, "cuda": 3}
 """Uncounted rounds: on a GPU the first tune kernels and fill the allocator's cache."""
@@ -26,16 +27,7 @@ WARM_UPS = {"cpu": 1, "cuda": 3}
 
 def interleaved(cases: Mapping[str, Callable[[], Any]], repeats: int, device: str) -> dict[str, list[float]]:
     """Seconds of each run of each case, in the order A B A B … after uncounted rounds."""
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for counted in [False] * WARM_UPS.get(kind_of(device), 1) + [True] * repeats:
-        for name, case in cases.items():
-            synchronise(device)
-            start = time.perf_counter()
-            case()
-            synchronise(device)
-            if counted:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+    return timing.interleaved(cases, repeats, device, WARM_UPS.get(kind_of(device), 1))
 
 
 def kind_of(device: str) -> str:
@@ -43,16 +35,10 @@ def kind_of(device: str) -> str:
     return device.split(":")[0]
 
 
-def synchronise(device: str) -> None:
-    """Waits for a GPU; timings without it measure launches."""
-    if kind_of(device) == "cuda":
-        torch.cuda.synchronize()
-
-
 def peak_memory(run: Callable[[], Any], device: str) -> float:
     """By how much a run raises what this process holds of main memory, or of the GPU's, at most; in kB."""
     if kind_of(device) == "cuda":
-        synchronise(device)
+        timing.synchronise(device)
         torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated()
         run()

@@ -13,15 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from bench.runner import machine, versions
+from bench.runner import machine
 from tensorgraph.potential import members_of, read_spec
-from tensorgraph.runtime.arguments import checked_count
 from tensorgraph.runtime.checkpoint import training_of_checkpoint
-from tensorgraph.training.command import tested
+from tensorgraph.training.command import stderr_line, tested
 from tensorgraph.training.config import TrainConfig, load_config
-from tensorgraph.training.run import train
+from tensorgraph.training.run import LAST, train
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -35,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     for name in arguments.names:
         config = load_config(FOLDER / f"{name}.yaml")
-        outcomes = train(config, resume=arguments.resume, overwrite=not arguments.resume, tell=say)
+        outcomes = train(config, resume=arguments.resume, overwrite=not arguments.resume, tell=stderr_line)
         if any(outcome.interrupted for outcome in outcomes):
             return 130
         path = RESULTS / f"{name}.json"
@@ -48,7 +45,7 @@ def result(name: str, config: TrainConfig) -> dict[str, Any]:
     """What bench/accuracy/results/NAME.json holds: config, spec, machine, seconds of training, errors on the tests."""
     members = members_of(config.out)
     trainings = [json.loads(training_of_checkpoint(member) or "{}") for member in members]
-    last = [json.loads(training_of_checkpoint(member.with_name("last.safetensors")) or "{}") for member in members]
+    last = [json.loads(training_of_checkpoint(member.with_name(LAST)) or "{}") for member in members]
     errors = tested(config).to_json()
     for key in ("checkpoint", "members", "worst"):
         errors.pop(key)
@@ -59,15 +56,9 @@ def result(name: str, config: TrainConfig) -> dict[str, Any]:
         "seeds": list(config.seed),
         "training_seconds": round(sum(one["seconds"] for one in last), 1),
         "validation_scores": [one["score"] for one in trainings],
-        "threads": checked_count("threads", torch.get_num_threads()),
         "machine": machine("cpu"),
-        "versions": versions(),
         "errors": errors,
     }
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,11 @@ def checked_device(device: str | torch.device) -> torch.device:
     return found
 
 
+def chosen_device(device: str) -> torch.device:
+    """As `checked_device`; `auto` is a GPU where there is one, else the CPU."""
+    return checked_device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+
+
 def checked_cutoff(value: Any, name: str = "cutoff", zero: bool = False) -> float:
     """The length (Å) as a float. Raises ValueError unless it is a number above 0, or 0 where `zero`, and up to 1e12."""
     is_number = not isinstance(value, bool) and isinstance(value, numbers.Real)

@@ -107,8 +107,8 @@ def spec_of_checkpoint(path: str | Path) -> str:
 def training_of_checkpoint(path: str | Path) -> str | None:
     """How the weights at `path` came about: the text that `save_checkpoint` was given, or None.
 
-    `tensorgraph train` gives a JSON document with the keys config, versions and progress. Raises CheckpointError for a
-    file that is not a checkpoint.
+    `tensorgraph train` gives a JSON document with the keys config, versions, step, seconds and score. Raises
+    CheckpointError for a file that is not a checkpoint.
     """
     with _opened(path) as file:
         metadata = file.metadata() or {}

@@ -12,6 +12,7 @@ from tensorgraph.dataset import LabelledStructure, read_structures
 from tensorgraph.errors import CheckpointError, MissingToolError, SpecError, TensorGraphError, TrainingError
 from tensorgraph.evaluation import Metrics, Predicted, evaluate, metrics_of
 from tensorgraph.potential import load_model, members_of, package_of_spec
+from tensorgraph.runtime.arguments import chosen_device
 from tensorgraph.runtime.memory import keep_freed_memory
 from tensorgraph.spec.elements import ATOMIC_NUMBERS
 from tensorgraph.sweep.config import SweepConfig
@@ -26,7 +27,7 @@ from tensorgraph.sweep.results import (
     new_row,
     with_fronts,
 )
-from tensorgraph.sweep.timing import chosen_device, step_times, timed_structure
+from tensorgraph.sweep.timing import step_times, timed_structure
 from tensorgraph.training.config import TrainConfig
 from tensorgraph.training.data import label_choice, parts_of, read_data
 from tensorgraph.training.progress import Tell, duration
@@ -56,7 +57,7 @@ def run_sweep(config: SweepConfig, *, resume: bool = False, overwrite: bool = Fa
     with `resume` one of another spec, config or data.
     """
     keep_freed_memory()
-    device = chosen_device(config.time.device)
+    device = str(chosen_device(config.time.device))
     rows = _starting_rows(config, resume, overwrite)
     _build_packages(config, tell)
     structures = _structures(config)

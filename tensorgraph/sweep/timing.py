@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from ase import Atoms
 
 from tensorgraph.potential import load_model, members_of, package_of_checkpoint
-from tensorgraph.runtime.arguments import DTYPES, checked_device
+from tensorgraph.runtime.arguments import DTYPES
 from tensorgraph.runtime.batch import batch_structures
+from tensorgraph.runtime.timing import interleaved
 
 WARM_UPS = 2  # the first call compiles, the second fills caches
 
@@ -71,22 +70,8 @@ def step_times(
     that is not there.
     """
     steps = {name: _step(path, atoms, dtype, device) for name, path in checkpoints.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for counted in [False] * WARM_UPS + [True] * repeats:
-        for name, step in steps.items():
-            _synchronise(device)
-            start = time.perf_counter()
-            step()
-            _synchronise(device)
-            if counted:
-                seconds[name].append(time.perf_counter() - start)
+    seconds = interleaved(steps, repeats, device, WARM_UPS)
     return {name: StepTime.of([1e6 * one / len(atoms) for one in taken]) for name, taken in seconds.items()}
-
-
-def chosen_device(device: str) -> str:
-    """What `auto` means here. Raises ValueError for a device that is not there."""
-    name = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    return str(checked_device(name))
 
 
 def _step(path: Path, atoms: Atoms, dtype: str, device: str) -> Callable[[], Any]:
@@ -100,8 +85,3 @@ def _step(path: Path, atoms: Atoms, dtype: str, device: str) -> Callable[[], Any
             model.energy_and_forces(*batch.inputs)
 
     return step
-
-
-def _synchronise(device: str) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)

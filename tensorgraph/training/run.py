@@ -21,7 +21,7 @@ import tensorgraph
 from tensorgraph.atomic import write_atomically
 from tensorgraph.errors import MissingToolError, TrainingError
 from tensorgraph.potential import WEIGHTS
-from tensorgraph.runtime.arguments import DTYPES, checked_device
+from tensorgraph.runtime.arguments import DTYPES, chosen_device
 from tensorgraph.runtime.checkpoint import save_checkpoint
 from tensorgraph.runtime.memory import keep_freed_memory
 from tensorgraph.training.batches import epoch_batches
@@ -170,8 +170,7 @@ def _fabric(config: TrainConfig) -> Any:
         from lightning_fabric.strategies.ddp import DDPStrategy
     except ImportError as error:
         raise MissingToolError(f"training needs lightning-fabric: pip install 'tensorgraph[train]' ({error})") from None
-    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    found = checked_device(device)
+    found = chosen_device(config.device)
     common: dict[str, Any] = {"accelerator": found.type, "precision": "32-true"}  # which converts nothing
     if not TorchElasticEnvironment.detect():
         devices = 1 if found.type == "cpu" else [found.index or 0]
