@@ -40,7 +40,7 @@ class TimeConfig(SpecModel):
     """How the time per atom and step is measured: of `repeats` rounds the median."""
 
     atoms: Annotated[int, Allowed("an integer from 1 to 1000000"), Field(ge=1, le=10**6)] = 1000
-    repeats: Annotated[int, Allowed("an integer from 1 to 1000"), Field(ge=1, le=1000)] = 5
+    repeats: Annotated[int, Allowed("an integer from 1 to 1000"), Field(ge=1, le=1000)] = 15
     dtype: Annotated[Literal["float32", "float64"], Allowed("float32 or float64")] = "float32"
     device: Annotated[str, Allowed("auto, cpu, cuda or cuda:N"), Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$")] = (
         "auto"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -102,9 +104,7 @@ def _panel(axes: Axes, rows: Sequence[Row], name: str, key: str | None) -> None:
         axis.set_minor_locator(NullLocator())
         axis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.2)
-    front = sorted(_point(row, name) for row in rows if getattr(row, f"{name}_front"))
-    ends = [(front[0][0], axes.get_ylim()[1]), *front, (axes.get_xlim()[1], front[-1][1])]
-    axes.step(*zip(*ends, strict=True), where="post", color="0.45", linewidth=1.2, zorder=1)
+    axes.plot(*zip(*_front_line(axes, rows, name), strict=True), color="0.45", linewidth=1.2, zorder=1)
     for row in rows:
         colour, marker = _style(row, rows, key)
         x, y = _point(row, name)
@@ -114,12 +114,39 @@ def _panel(axes: Axes, rows: Sequence[Row], name: str, key: str | None) -> None:
                       markerfacecolor=colour if on else "white", elinewidth=1, zorder=3)  # fmt: skip
 
 
+def _front_line(axes: Axes, rows: Sequence[Row], name: str) -> list[tuple[float, float]]:
+    """The corners of the front's staircase, from edge to edge of the axes."""
+    x, top = axes.get_xlim()[1], axes.get_ylim()[1]
+    corners = []
+    for right, error in sorted((_point(row, name) for row in rows if getattr(row, f"{name}_front")), reverse=True):
+        corners += [(x, error), (right, error)]
+        x = right
+    return [*corners, (x, top)]
+
+
+def _taken(axes: Axes, rows: Sequence[Row], name: str, scale: float) -> list[Bbox]:
+    """What no label may cover, in pixels: markers, error bars and the line of the front."""
+    lines = [axes.transData.transform(_front_line(axes, rows, name))]
+    markers = []
+    for row in rows:
+        assert row.time is not None
+        x, y = _point(row, name)
+        bar = [(max(x - row.time.spread, axes.get_xlim()[0]), y), (x + row.time.spread, y)]
+        lines.append(axes.transData.transform(bar))
+        markers.append(axes.transData.transform((x, y)))
+    thin = [(a, b, 2 * scale) for line in lines for a, b in pairwise(line)]
+    return [
+        Bbox([np.minimum(a, b) - width, np.maximum(a, b) + width])
+        for a, b, width in [*thin, *((marker, marker, 6 * scale) for marker in markers)]
+    ]
+
+
 def _place_labels(axes: Axes, rows: Sequence[Row], name: str, key: str | None) -> None:
-    """Each label at the nearest place around its point where it covers no point and no other label."""
+    """Each label at the nearest place around its point where it covers no point, bar, line or other label."""
     figure = axes.figure
     scale = figure.dpi / 72
     points = [axes.transData.transform(_point(row, name)) for row in rows]
-    taken = [Bbox.from_extents(x - 6 * scale, y - 6 * scale, x + 6 * scale, y + 6 * scale) for x, y in points]
+    taken = _taken(axes, rows, name, scale)
     inside = axes.get_window_extent()
     wide = [other for other in varied(rows) if other != key] or list(rows[0].values)
     for row, point in sorted(zip(rows, points, strict=True), key=lambda pair: tuple(pair[1])):

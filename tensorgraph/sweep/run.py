@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,7 +78,8 @@ def run_sweep(config: SweepConfig, *, resume: bool = False, overwrite: bool = Fa
     options = {"dtype": config.time.dtype, "device": device}
     times = step_times(good, atoms, repeats=config.time.repeats, **options) if good else {}
     rows = with_fronts([replace(row, time=times.get(row.folder)) for row in rows])
-    return Found(tuple(rows), _measured(config, len(atoms), bool(atoms.pbc.any()), device), interrupted=False)
+    measured = _measured(config, len(atoms), bool(atoms.pbc.any()), device) + scatter_remark(rows)
+    return Found(tuple(rows), measured, interrupted=False)
 
 
 def _starting_rows(config: SweepConfig, resume: bool, overwrite: bool) -> list[Row]:
@@ -211,4 +213,19 @@ def _measured(config: SweepConfig, n_atoms: int, periodic: bool, device: str) ->
         f"Errors are RMSE. Time of neighbour list, energy and forces of {n_atoms} atoms ({kind}), {config.time.dtype}, "
         f"{place}: median of {config.time.repeats} rounds ± half of the range of their middle half. "
         "Front: no other is faster with a smaller validation error of energies (E), of forces (F)."
+    )
+
+
+def scatter_remark(rows: Sequence[Row]) -> str:
+    """A sentence where times differ by less than they scatter, so that which is the faster was not measured."""
+    times = [row.time for row in rows if row.time is not None]
+    close = sum(
+        any(abs(one.median - other.median) < one.spread + other.spread for other in times if other is not one)
+        for one in times
+    )
+    if not close:
+        return ""
+    return (
+        f" {close} of {len(times)} times differ from another one by less than they scatter: which is the faster "
+        "was not measured; more `time.repeats` on an idle machine tell more."
     )
