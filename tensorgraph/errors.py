@@ -3,6 +3,9 @@
 Each says in one line what is wrong and what is allowed, so that the command line can print it as it stands.
 """
 
+INTERRUPTED = 130
+"""The exit status of a command that Ctrl-C or SIGTERM ended."""
+
 
 def one_line(text: str) -> str:
     """`text` with line breaks and other unprintable characters escaped, so that it prints as exactly one line."""

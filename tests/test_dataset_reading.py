@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from ase.constraints import FixAtoms
 from ase.io import write
 
 import tensorgraph.dataset.files as files
-from tensorgraph.dataset import LabelledStructure, duplicates, duplicates_within, read_structures, warn_duplicates
+from tensorgraph.dataset import LabelledStructure, duplicates, duplicates_within, read_structures, repetition
 from tensorgraph.errors import DataError, StructureError, TensorGraphError
 from tensorgraph.runtime.labels import LabelChoice
 from tests.helpers import crystal, molecule
@@ -276,14 +277,14 @@ def test_duplicates_without_energies_have_the_same_cell_and_positions(tmp_path: 
     assert duplicates_within(structures([swapped, again, again], tmp_path)) == [(1, 2)]
 
 
-def test_duplicates_are_warned_of_with_their_number(tmp_path: Path) -> None:
+def test_duplicates_are_told_with_their_number(tmp_path: Path) -> None:
     train = structures([labelled(seed) for seed in (0, 1, 2, 1, 1)], tmp_path)
     assert duplicates_within(train) == [(1, 3), (1, 4), (3, 4)]
-    with pytest.warns(UserWarning, match=r"^2 of 5 structures repeat an earlier one.*traj, frame 3 is .*, frame 1$"):
-        assert warn_duplicates(train) == 2
-    with pytest.warns(UserWarning, match=r"^1 of 2 test structures stand in the training set .* frame 1$"):
-        assert warn_duplicates(train, structures([labelled(8), labelled(1)], tmp_path)) == 1
-    assert warn_duplicates(train[:3]) == warn_duplicates(train[:3], train[:0]) == 0
+    within = r"2 of 5 structures repeat an earlier one .*traj, frame 3 is .*, frame 1"
+    assert re.fullmatch(within, repetition(train) or "")
+    between = r"1 of 2 test structures stand in the training set too .*, frame 1 is .*, frame 1"
+    assert re.fullmatch(between, repetition(train, structures([labelled(8), labelled(1)], tmp_path)) or "")
+    assert repetition(train[:3]) is repetition(train[:3], train[:0]) is None
 
 
 @pytest.mark.skipif(not DATA, reason="TENSORGRAPH_DATA is not set")

@@ -303,7 +303,7 @@ def test_repeated_structures_are_counted(tmp_path):
     write(tmp_path / "t.xyz", list(copper())[:5])
     lines: list[str] = []
     train(load_config(config), tell=lines.append)
-    assert any("of 5 test structures stand in the training part too" in line for line in lines)
+    assert any("of 5 test structures stand in the training set too" in line for line in lines)
 
 
 def test_the_command_prints_the_test_errors(tmp_path, capsys):

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.runner import machine
+from tensorgraph.errors import INTERRUPTED
 from tensorgraph.potential import members_of, read_spec
 from tensorgraph.runtime.checkpoint import training_of_checkpoint
 from tensorgraph.training.command import stderr_line, tested
 from tensorgraph.training.config import TrainConfig, load_config
-from tensorgraph.training.run import LAST, train
+from tensorgraph.training.folder import LAST
+from tensorgraph.training.run import train
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load_config(FOLDER / f"{name}.yaml")
         outcomes = train(config, resume=arguments.resume, overwrite=not arguments.resume, tell=stderr_line)
         if any(outcome.interrupted for outcome in outcomes):
-            return 130
+            return INTERRUPTED
         path = RESULTS / f"{name}.json"
         path.write_text(json.dumps(result(name, config), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         print(path)

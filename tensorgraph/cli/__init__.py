@@ -11,9 +11,8 @@ from collections.abc import Sequence
 
 from tensorgraph.cli.arguments import parser
 from tensorgraph.cli.output import fail
-from tensorgraph.errors import MissingToolError, SpecError, TensorGraphError
+from tensorgraph.errors import INTERRUPTED, MissingToolError, SpecError, TensorGraphError
 
-_INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
 
@@ -35,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TensorGraphError as error:
         return fail(f"tensorgraph: {error}", 1)
     except KeyboardInterrupt:
-        return fail("tensorgraph: interrupted", _INTERRUPTED)
+        return fail("tensorgraph: interrupted", INTERRUPTED)
     except OSError as error:  # of stdout: all files of a command have their own errors
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered must not fail at exit
         return _BROKEN_PIPE if isinstance(error, BrokenPipeError) else fail(f"tensorgraph: {error}", 1)

@@ -3,7 +3,7 @@
 Needs ASE and numpy; what is read here is what training and evaluation take.
 """
 
-from tensorgraph.dataset.duplicates import duplicates, duplicates_within, warn_duplicates
+from tensorgraph.dataset.duplicates import duplicates, duplicates_within, repetition
 from tensorgraph.dataset.reading import key_of_no_structure, read_structures
 from tensorgraph.dataset.structure import LabelledStructure, Origin
 from tensorgraph.dataset.units import unit_warnings
@@ -15,6 +15,6 @@ __all__ = [
     "duplicates_within",
     "key_of_no_structure",
     "read_structures",
+    "repetition",
     "unit_warnings",
-    "warn_duplicates",
 ]

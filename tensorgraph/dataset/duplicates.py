@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -39,23 +38,22 @@ def duplicates_within(structures: Sequence[LabelledStructure]) -> list[tuple[int
     return [(one, other) for one, other in duplicates(structures, structures) if one < other]
 
 
-def warn_duplicates(train: Sequence[LabelledStructure], test: Sequence[LabelledStructure] | None = None) -> int:
-    """Warn (UserWarning) of the test structures that stand in the training set, or of repetitions within `train`.
+def repetition(
+    train: Sequence[LabelledStructure], others: Sequence[LabelledStructure] | None = None, name: str = "test"
+) -> str | None:
+    """A sentence on the structures of `others`, called `name`, that stand in `train`; None where there are none.
 
-    Returns how many there are: test structures, or structures that repeat an earlier one.
+    Without `others`, on those of `train` that repeat an earlier one.
     """
-    pairs = duplicates_within(train) if test is None else duplicates(train, test)
+    pairs = duplicates_within(train) if others is None else duplicates(train, others)
     again = {second: first for first, second in reversed(pairs)}
-    if again:
-        second, first = min(again.items())
-        compared = train if test is None else test
-        what = "structures repeat an earlier one" if test is None else "test structures stand in the training set"
-        warnings.warn(
-            f"{len(again)} of {len(compared)} {what} (same elements, same energy), the first: "
-            f"{compared[second].origin} is {train[first].origin}",
-            stacklevel=2,
-        )
-    return len(again)
+    if not again:
+        return None
+    compared = train if others is None else others
+    what = "structures repeat an earlier one" if others is None else f"{name} structures stand in the training set too"
+    second, first = min(again.items())
+    example = f"{compared[second].origin} is {train[first].origin}"
+    return f"{len(again)} of {len(compared)} {what} (same elements, same energy), the first: {example}"
 
 
 def _by_composition(structures: Sequence[LabelledStructure]) -> dict[bytes, list[int]]:

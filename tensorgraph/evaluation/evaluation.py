@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tensorgraph.dataset import LabelledStructure, duplicates, warn_duplicates
+from tensorgraph.dataset import LabelledStructure, duplicates, repetition
 from tensorgraph.errors import DataError
 from tensorgraph.evaluation.metrics import Metrics, Predicted, metrics_of
 from tensorgraph.evaluation.predictions import mean_predictions
@@ -142,7 +143,8 @@ def _check_labels(structures: Sequence[LabelledStructure]) -> None:
 
 
 def _in_training(train: Sequence[LabelledStructure], test: Sequence[LabelledStructure]) -> tuple[int, ...]:
-    warn_duplicates(train, test)
+    if remark := repetition(train, test):
+        warnings.warn(remark, stacklevel=3)
     return tuple(sorted({second for _, second in duplicates(train, test)}))
 
 

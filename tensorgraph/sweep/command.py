@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from tensorgraph.atomic import write_file
-from tensorgraph.errors import TrainingError
+from tensorgraph.errors import INTERRUPTED, TrainingError
 from tensorgraph.sweep.config import load_sweep
 from tensorgraph.sweep.picture import write_picture
 from tensorgraph.sweep.run import Found, run_sweep
 from tensorgraph.sweep.table import csv_text, sweep_table
-from tensorgraph.training.command import INTERRUPTED, stderr_line
-from tensorgraph.training.run import versions
+from tensorgraph.training.command import stderr_line
+from tensorgraph.training.folder import versions
 
 
 def sweep_and_report(file: str, resume: bool, overwrite: bool, as_json: bool, show: Callable[[Any], None]) -> int:

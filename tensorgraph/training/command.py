@@ -11,14 +11,13 @@ from typing import Any
 
 from tensorgraph.atomic import write_file
 from tensorgraph.dataset import read_structures
+from tensorgraph.errors import INTERRUPTED
 from tensorgraph.evaluation import Evaluation, evaluate, write_pictures
 from tensorgraph.evaluation.table import evaluation_table
 from tensorgraph.training.config import TrainConfig, load_config
 from tensorgraph.training.data import label_choice
 from tensorgraph.training.pictures import draw_learning
 from tensorgraph.training.run import train
-
-INTERRUPTED = 130
 
 
 def train_and_report(file: str, resume: bool, overwrite: bool, show: Callable[[Any], None]) -> int:

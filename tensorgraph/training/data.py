@@ -10,10 +10,9 @@ import numpy as np
 
 from tensorgraph.dataset import (
     LabelledStructure,
-    duplicates,
-    duplicates_within,
     key_of_no_structure,
     read_structures,
+    repetition,
     unit_warnings,
 )
 from tensorgraph.errors import DataError
@@ -126,18 +125,10 @@ def _kind(one: LabelledStructure) -> tuple[str, float]:
 
 
 def _warn_of_repetition(parts: Parts, test: list[LabelledStructure], tell: Tell) -> None:
-    if found := duplicates_within(parts.train):
-        tell(f"warning: {len(found)} pairs of training structures are equal, such as {_named(parts.train, found[0])}")
     named = {"validation": parts.valid, "test": test}
-    for name, others in named.items():
-        if found := duplicates(parts.train, others):
-            example = f"{others[found[0][1]].origin} and {parts.train[found[0][0]].origin}"
-            tell(f"warning: {len({b for _, b in found})} of {len(others)} {name} structures stand in the training part "
-                 f"too, such as {example}: errors on them say little")  # fmt: skip
-
-
-def _named(structures: list[LabelledStructure], pair: tuple[int, int]) -> str:
-    return " and ".join(str(structures[index].origin) for index in pair)
+    for remark in (repetition(parts.train), *(repetition(parts.train, others, name) for name, others in named.items())):
+        if remark is not None:
+            tell(f"warning: {remark}")
 
 
 def _description(name: str, samples: Samples) -> str:

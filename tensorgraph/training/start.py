@@ -13,14 +13,18 @@ from torch import Tensor
 from tensorgraph.dataset import read_structures
 from tensorgraph.errors import PackageError, TrainingError
 from tensorgraph.potential import load_model, package_of_checkpoint, package_of_spec
+from tensorgraph.runtime.arguments import DTYPES
 from tensorgraph.runtime.labels import LabelChoice
 from tensorgraph.runtime.loading import load_package
 from tensorgraph.spec import load_spec
-from tensorgraph.training.batches import ordered_batches
-from tensorgraph.training.config import TrainConfig
+from tensorgraph.training.batches import epoch_batches, ordered_batches
+from tensorgraph.training.config import BatchConfig, TrainConfig
 from tensorgraph.training.samples import Samples
+from tensorgraph.training.scaling import scale_to_data
+from tensorgraph.training.soap import Scale
 
 CHECKPOINT = ".safetensors"
+SCALED_TO = BatchConfig(structures=64, pairs=200_000)  # what a new model's weights are scaled to
 
 
 @dataclass(frozen=True)
@@ -125,3 +129,17 @@ def _least_squares(model: Any, subject: Subject, samples: Samples) -> dict[str, 
         return zero
     solution = torch.linalg.lstsq(table[:, :-1], table[:, -1:], driver="gelsd").solution.flatten()
     return dict(zip(subject.species, solution.tolist(), strict=True))
+
+
+def started_model(
+    config: TrainConfig, subject: Subject, seed: int, train: Samples, device: torch.device
+) -> tuple[torch.nn.Module, dict[torch.Tensor, Scale] | None]:
+    """The model, scaled to the data where it is new, and its scales."""
+    model = subject.model(seed, DTYPES[config.dtype], device)
+    model.validate = False  # type: ignore[assignment]  # the structures were checked when their pairs were listed
+    scales = None
+    if config.start.scaled and subject.checkpoint is None:
+        chosen = epoch_batches(train, SCALED_TO, 0, 0)[0]
+        batch = train.batch(chosen, DTYPES[config.dtype], device)
+        scales = scale_to_data(model, subject.package, batch, config.start)
+    return model, scales
