@@ -98,7 +98,7 @@ def whole(samples):
 def loss(config, model, samples, create_graph=False):
     counts = samples.label_counts(np.arange(len(samples)))
     sums = error_sums(model, whole(samples), LABELS, create_graph)
-    return sum(getattr(config.loss, name)[0] / counts[name] * sums[k] for k, name in enumerate(LABELS))
+    return sum(getattr(config.loss, name)[-1] / counts[name] * sums[k] for k, name in enumerate(LABELS))
 
 
 def test_known_weights_are_found(config, tmp_path):
@@ -133,7 +133,7 @@ def test_rows_are_derivatives_by_unit_vectors_and_the_solution_is_that_of_lstsq(
         naive = torch.stack([unit[name] - base[name] for unit in units], dim=1)
         assert len(naive) == counts[name] > 0, "structures without a label have no row"
         assert torch.allclose(rows[name][:, :-1], naive, atol=1e-10)
-        scaled.append(rows[name] * (getattr(config.loss, name)[0] / counts[name]) ** 0.5)
+        scaled.append(rows[name] * (getattr(config.loss, name)[-1] / counts[name]) ** 0.5)
     matrix = torch.cat(scaled)
     expected = torch.linalg.lstsq(matrix[:, :-1], matrix[:, -1:], driver="gelsd").solution.flatten()
     least = (matrix[:, -1] - matrix[:, :-1] @ expected).square().sum()

@@ -25,6 +25,7 @@ from tensorgraph.sweep.picture import _figure as drawn
 from tensorgraph.sweep.picture import write_picture
 from tensorgraph.sweep.results import Errors, Row, pareto, with_fronts
 from tensorgraph.sweep.run import scatter_remark
+from tensorgraph.sweep.table import worded
 from tensorgraph.sweep.timing import StepTime, timed_structure
 
 TEXT = """\
@@ -266,3 +267,8 @@ def test_the_timed_structure_is_periodic_and_of_about_the_size():
 def test_times_that_scatter_as_much_as_they_differ_are_told():
     assert scatter_remark([row(1, 10, 0.2), row(2, 20, 0.1)]) == ""
     assert "2 of 3" in scatter_remark([row(1, 10, 0.2), row(2, 20, 0.1), row(3, 21, 0.1)])
+
+
+def test_sections_are_shown_by_their_values():
+    assert worded({"family": "hiphop", "body_order": 5, "max_rank": 3}) == "hiphop 5 3"
+    assert worded([1, 2]) == "[1,2]"

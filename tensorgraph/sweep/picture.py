@@ -17,7 +17,7 @@ from tensorgraph.errors import TrainingError
 from tensorgraph.evaluation import write_figure
 from tensorgraph.sweep.grid import short_keys
 from tensorgraph.sweep.results import Row
-from tensorgraph.sweep.table import shown
+from tensorgraph.sweep.table import worded
 
 PANELS = {"forces": "force RMSE, eV/Å", "energy": "energy RMSE, meV/atom"}
 COLOURS = "#1f5a94 #c4572e #3c8a5b #8456a8 #b8860b #4f9fb8 #b0447a #6b6b6b".split()
@@ -52,7 +52,7 @@ def _figure(rows: Sequence[Row], panels: Sequence[str]) -> Figure:
 
 def varied(rows: Sequence[Row]) -> dict[str, list[str]]:
     """The axes on which the rows differ, with their values in words, in the order of the grid."""
-    found = {key: list(dict.fromkeys(shown(row.values[key]) for row in rows)) for key in rows[0].values}
+    found = {key: list(dict.fromkeys(worded(row.values[key]) for row in rows)) for key in rows[0].values}
     return {key: values for key, values in found.items() if len(values) > 1}
 
 
@@ -65,7 +65,7 @@ def _coloured_key(rows: Sequence[Row]) -> str | None:
 
 
 def _style(row: Row, rows: Sequence[Row], key: str | None) -> tuple[str, str]:
-    index = 0 if key is None else varied(rows)[key].index(shown(row.values[key]))
+    index = 0 if key is None else varied(rows)[key].index(worded(row.values[key]))
     return COLOURS[index], MARKERS[index]
 
 
@@ -150,7 +150,7 @@ def _place_labels(axes: Axes, rows: Sequence[Row], name: str, key: str | None) -
     inside = axes.get_window_extent()
     wide = [other for other in varied(rows) if other != key] or list(rows[0].values)
     for row, point in sorted(zip(rows, points, strict=True), key=lambda pair: tuple(pair[1])):
-        text = ", ".join(shown(row.values[other]) for other in wide)
+        text = ", ".join(worded(row.values[other]) for other in wide)
         colour = _style(row, rows, key)[0]
         placed = axes.annotate(text, _point(row, name), (0, 0), textcoords="offset points", fontsize=8, color=colour,
                                arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.4, "linewidth": 0.7,

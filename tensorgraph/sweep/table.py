@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -35,7 +35,7 @@ def sweep_table(rows: Sequence[Row], caption: str) -> RenderableType:
     for heading in [*headings, "µs per atom\nand step", "front"]:
         table.add_column(heading, justify="right")
     for row in rows:
-        table.add_row(*(Text(shown(value)) for value in row.values.values()), *_cells(row, with_test))
+        table.add_row(*(Text(worded(value)) for value in row.values.values()), *_cells(row, with_test))
     failures = [Text(f"{row.folder}: {row.failed}") for row in rows if row.failed is not None]
     return Group(table, Text(""), Text(caption), *failures)
 
@@ -55,8 +55,13 @@ def _known(errors: Any) -> bool:
     return errors.energy is not None or errors.forces is not None
 
 
+def worded(value: Any) -> str:
+    """A value of the grid for people: of a section its values alone."""
+    return " ".join(map(worded, value.values())) if isinstance(value, Mapping) else shown(value)
+
+
 def shown(value: Any) -> str:
-    """A value of the grid in words."""
+    """A value of the grid as the config may hold it."""
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 

@@ -156,9 +156,12 @@ class BatchConfig(SpecModel):
 class LossConfig(SpecModel):
     """Weights of the mean squared errors: of energies per atom (eV²), of the components of forces (eV²/Å²) and of
     stresses (eV²/Å⁶). `hierarchicality` weighs HIP-NN's penalty, its mean over atoms.
+
+    Forces come first, as there are hundreds for each energy: where energies weigh most from the start, the few of a
+    batch make the gradient noisy, and forces end several times as wrong.
     """
 
-    energy: Weight = (100.0, 100.0)
+    energy: Weight = (1.0, 100.0)
     forces: Weight = (1.0, 1.0)
     stress: Weight = (100.0, 100.0)
     hierarchicality: Weight = (0.0, 0.0)

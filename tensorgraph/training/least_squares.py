@@ -55,7 +55,7 @@ def _check_loss(config: TrainConfig) -> None:
         raise TrainingError("method: least_squares cannot fit loss.hierarchicality, no square; allowed: 0")
     for name in LABELS:
         first, last = getattr(config.loss, name)
-        if first != last:
+        if first != last and name in config.loss.model_fields_set:
             raise TrainingError(f"method: least_squares has no steps for loss.{name} to change over; allowed: a number")
 
 
@@ -95,7 +95,7 @@ class LeastSquares:
         self._started = time.monotonic()
         self._counts = self.train.label_counts(np.arange(len(self.train)))
         self._weights = {
-            name: getattr(config.loss, name)[0] / self._counts[name] if self._counts[name] else 0.0 for name in LABELS
+            name: getattr(config.loss, name)[-1] / self._counts[name] if self._counts[name] else 0.0 for name in LABELS
         }
 
     @property
