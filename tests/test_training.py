@@ -102,6 +102,27 @@ def test_two_processes_train_as_one_does(tmp_path):
             assert float(one[key] or 0) == pytest.approx(float(other[key] or 0), rel=1e-6), key
 
 
+def test_two_processes_fit_least_squares_as_one_does(tmp_path):
+    """Rows are shared: the triangles that are joined are of the same problem."""
+    prepare(tmp_path)
+    common = f"""model: {tmp_path / "cu.yaml"}
+method: least_squares
+dtype: float64
+data: {{train: {tmp_path / "cu.xyz"}, valid: 0.1}}
+freeze: ["blocks.*"]
+"""
+    for part, processes in (("single", 1), ("double", 2)):
+        (tmp_path / f"{part}.yaml").write_text(f"{common}out: {tmp_path / part}\n", encoding="utf-8")
+        done = run(tmp_path / f"{part}.yaml", processes=processes)
+        assert done.returncode == 0, done.stderr
+    rows = [rows_of(tmp_path / part / "metrics.csv") for part in ("single", "double")]
+    for one, other in zip(*rows, strict=True):
+        for key in ("rate", "train_forces_ev_per_angstrom", "valid_score"):
+            assert float(one[key]) == pytest.approx(float(other[key]), rel=1e-6), key
+    first, second = (weights(tmp_path / part / "model.safetensors") for part in ("single", "double"))
+    assert largest_difference(first, second, "energy_heads.") < 1e-6
+
+
 def test_two_processes_train_a_committee(tmp_path):
     assert run(prepare(tmp_path, steps=2, seed="[0, 1]"), processes=2).returncode == 0
     assert {path.parent.name for path in (tmp_path / "run").glob("*/model.safetensors")} == {"seed-0", "seed-1"}
