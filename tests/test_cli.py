@@ -57,7 +57,16 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "call", [[], ["atlas"], ["build"], ["show", "a", "b"], ["build", "a", "--chec"], ["schema", "x"]]
+    "call",
+    [
+        [],
+        ["atlas"],
+        ["build"],
+        ["show", "a", "b"],
+        ["build", "a", "--chec"],
+        ["schema", "x"],
+        ["schema", "spec", "train"],
+    ],
 )
 def test_a_wrong_call_exits_with_2(call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

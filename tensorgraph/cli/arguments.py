@@ -100,7 +100,9 @@ def parser() -> argparse.ArgumentParser:
     hippynn.add_argument("--energy-unit", metavar="UNIT", default="eV",
                          help="eV (default), Hartree, kcal/mol or kJ/mol; energies are converted to eV")  # fmt: skip
 
-    _command(added, "schema", commands.schema, "print the JSON Schema of specs, for editors")
+    schema = _command(added, "schema", commands.schema, "print the JSON Schema of specs or of configs, for editors")
+    schema.add_argument("of", metavar="OF", nargs="?", choices=("spec", "train"), default="spec",
+                        help="spec (default), or train: the config of `tensorgraph train`")  # fmt: skip
     return top
 
 

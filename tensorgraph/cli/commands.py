@@ -203,8 +203,10 @@ def _assumptions(imported: "Spec", energy_unit: str) -> str:
     )
 
 
-def schema(_arguments: argparse.Namespace) -> int:
-    from tensorgraph.spec import spec_schema
-
-    print(json.dumps(spec_schema(), indent=2))
+def schema(arguments: argparse.Namespace) -> int:
+    if arguments.of == "spec":
+        from tensorgraph.spec import spec_schema as wanted
+    else:
+        from tensorgraph.training.config import config_schema as wanted
+    print(json.dumps(wanted(), indent=2))
     return 0

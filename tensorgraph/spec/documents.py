@@ -4,11 +4,13 @@ A document is described by a `SpecModel` whose fields carry `Allowed` notes; sec
 themselves. Specs and the configs of training are documents.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
+from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import ErrorDetails
 
 from tensorgraph.errors import SpecError
@@ -57,6 +59,41 @@ def required_keys(kind: type[SpecModel]) -> str:
     """What every document of the kind is, in the words that an error message ends with."""
     names = [name for name, field in kind.model_fields.items() if field.is_required()]
     return f"a mapping with the keys {' and '.join(names)}"
+
+
+def json_schema(kind: type[SpecModel], title: str) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of documents of the kind, for editors.
+
+    What a key may hold stands as its description where it has none. A key is absent or has a value: null is refused.
+    """
+    schema = kind.model_json_schema(schema_generator=_Schema)
+    _describe(kind, schema, schema.get("$defs", {}))
+    for keys in (schema, *schema.get("$defs", {}).values()):
+        for key in keys.get("properties", {}).values():
+            _refuse_null(key)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": title}
+
+
+class _Schema(GenerateJsonSchema):
+    def encode_default(self, dft: Any) -> Any:
+        """A default as a file would give it; pydantic's own way warns of values that a validator made."""
+        return json.loads(json.dumps(dft.model_dump(exclude_none=True) if isinstance(dft, SpecModel) else dft))
+
+
+def _describe(kind: type[SpecModel], schema: dict[str, Any], sections: dict[str, Any]) -> None:
+    for key in kind.model_fields:
+        schema["properties"][key].setdefault("description", _allowed(kind, key))
+        if section := _section(kind, [key]):
+            _describe(section, sections[section.__name__], sections)
+
+
+def _refuse_null(key: dict[str, Any]) -> None:
+    kinds = [one for one in key.get("anyOf", []) if one != {"type": "null"}]
+    if len(kinds) < len(key.get("anyOf", [])):
+        key.pop("anyOf")
+        key.update(kinds[0] if len(kinds) == 1 else {"anyOf": kinds})
+    if key.get("default", ...) is None:
+        del key["default"]
 
 
 def _empty(value: Mapping[str, Any]) -> Iterator[list[str]]:

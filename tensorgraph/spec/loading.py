@@ -4,7 +4,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from tensorgraph.spec.documents import parse_document, required_keys
+from tensorgraph.spec.documents import json_schema, parse_document, required_keys
 from tensorgraph.spec.model import Spec
 from tensorgraph.spec.yaml_source import Keys, parse_yaml, read_text
 
@@ -28,8 +28,4 @@ def line_of(path: str | PathLike[str], keys: Keys) -> int:
 
 def spec_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a spec, for editors."""
-    schema = Spec.model_json_schema()
-    network = schema["properties"]["network"]  # absent or a mapping: in a file, null is refused
-    network["$ref"] = network.pop("anyOf")[0]["$ref"]
-    del network["default"]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "A tensorgraph spec"}
+    return json_schema(Spec, "A tensorgraph spec")

@@ -11,12 +11,12 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, ValidationInfo, field_validator
+from pydantic import Field, PlainValidator, ValidationInfo, WithJsonSchema, field_validator
 from pydantic_core import PydanticCustomError
 
-from tensorgraph.spec.documents import parse_document
+from tensorgraph.spec.documents import json_schema, parse_document
 from tensorgraph.spec.elements import ATOMIC_NUMBERS
 from tensorgraph.spec.model import Allowed, SpecModel
 from tensorgraph.spec.yaml_source import read_text
@@ -98,9 +98,23 @@ def _betas(value: object) -> tuple[float, float]:
     raise _refuse()
 
 
-Path_ = Annotated[str, PlainValidator(_path)]
-FileList = Annotated[Files, PlainValidator(_files)]
-Weight = Annotated[tuple[float, float], PlainValidator(_weight), Allowed("a number ≥ 0, or two: [first, last]")]
+def _one_or_list(one: dict[str, Any], **limits: int) -> WithJsonSchema:
+    """The JSON Schema of a value or of a list of such values."""
+    return WithJsonSchema({"anyOf": [one, {"type": "array", "items": one, **({"minItems": 1} | limits)}]})
+
+
+_TEXT = {"type": "string", "minLength": 1}
+_POSITIVE = {"type": "number", "minimum": 0}
+_FILES = _one_or_list(_TEXT)
+
+Path_ = Annotated[str, PlainValidator(_path), WithJsonSchema(_TEXT)]
+FileList = Annotated[Files, PlainValidator(_files), _FILES]
+Weight = Annotated[
+    tuple[float, float],
+    PlainValidator(_weight),
+    _one_or_list(_POSITIVE, minItems=2, maxItems=2),
+    Allowed("a number ≥ 0, or two: [first, last]"),
+]
 Key = Annotated[str | None, Allowed("the name of a label in the files"), Field(min_length=1, max_length=200)]
 Count = Annotated[int | None, Allowed("an integer ≥ 1"), Field(ge=1, le=2**53)]
 
@@ -112,10 +126,14 @@ class DataConfig(SpecModel):
     valid: Annotated[
         float | Files,
         PlainValidator(_validation),
+        WithJsonSchema({"anyOf": [_POSITIVE | {"exclusiveMaximum": 1}, *_FILES.json_schema["anyOf"]]}),
         Allowed("a fraction of the training structures (0 ≤ fraction < 1), a file, or a list of files"),
     ] = 0.05
     test: Annotated[
-        Files | None, PlainValidator(_optional_files), Allowed("a file that ASE reads, or a list of files")
+        Files | None,
+        PlainValidator(_optional_files),
+        _FILES,
+        Allowed("a file that ASE reads, or a list of files"),
     ] = None
     energy_key: Key = None
     forces_key: Key = None
@@ -188,7 +206,12 @@ class OptimizerConfig(SpecModel):
     ] = 0.01
     warmup: Annotated[int, Allowed("a number of steps ≥ 0"), Field(ge=0, le=10**9)] = 100
     decay: Annotated[float, Allowed("a number from 0 to 100"), Field(ge=0, le=100)] = 0.01
-    betas: Annotated[tuple[float, float], Allowed("two numbers from 0 to below 1"), PlainValidator(_betas)] = (
+    betas: Annotated[
+        tuple[float, float],
+        Allowed("two numbers from 0 to below 1"),
+        PlainValidator(_betas),
+        WithJsonSchema({"type": "array", "items": _POSITIVE | {"exclusiveMaximum": 1}, "minItems": 2, "maxItems": 2}),
+    ] = (
         0.95,
         0.95,
     )
@@ -237,6 +260,7 @@ class TrainConfig(SpecModel):
     seed: Annotated[
         tuple[int, ...],
         PlainValidator(_seeds),
+        _one_or_list({"type": "integer", "minimum": 0, "maximum": 2**32 - 1}),
         Allowed("an integer from 0 to 4294967295, or a list of different ones, which trains a committee"),
     ] = (0,)
     out: Annotated[Path_, Allowed("the folder to write to")] = "run"
@@ -262,6 +286,7 @@ class TrainConfig(SpecModel):
     atomic_energies: Annotated[
         str | dict[str, float],
         PlainValidator(_atomic_energies),
+        WithJsonSchema({"anyOf": [_TEXT, {"type": "object", "additionalProperties": {"type": "number"}}]}),
         Allowed("least_squares, model (those of a checkpoint), a file of isolated atoms, or energies in eV by symbol"),
     ] = "least_squares"
     freeze: Annotated[
@@ -270,6 +295,7 @@ class TrainConfig(SpecModel):
     ridge: Annotated[
         tuple[float, ...],
         PlainValidator(_ridges),
+        _one_or_list(_POSITIVE),
         Allowed("strengths of the penalty in least squares, numbers ≥ 0, relative to the mean diagonal"),
     ] = tuple(10.0**power for power in range(-14, 1))
     log: Annotated[LogConfig, Allowed("a mapping with some of the keys seconds, tensorboard, save_seconds")] = (
@@ -285,6 +311,11 @@ class TrainConfig(SpecModel):
         """Where each seed's run is written: `out` itself for a single one, else a folder in it."""
         out = Path(self.out)
         return {seed: out if len(self.seed) == 1 else out / f"seed-{seed}" for seed in self.seed}
+
+
+def config_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a config of `tensorgraph train`, for editors."""
+    return json_schema(TrainConfig, "A training with tensorgraph")
 
 
 def load_config(path: str | os.PathLike[str]) -> TrainConfig:
