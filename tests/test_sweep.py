@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.io import write
@@ -272,3 +273,37 @@ def test_times_that_scatter_as_much_as_they_differ_are_told():
 def test_sections_are_shown_by_their_values():
     assert worded({"family": "hiphop", "body_order": 5, "max_rank": 3}) == "hiphop 5 3"
     assert worded([1, 2]) == "[1,2]"
+
+
+def test_values_that_read_alike_in_a_folder_s_name_have_folders_of_their_own():
+    found = swept("train.data.train: [a/b.xyz, a-b.xyz]").combinations
+    assert len({one.folder for one in found}) == 2
+
+
+def test_an_overwritten_sweep_that_was_interrupted_goes_on(folder, monkeypatch, capsys):
+    from tensorgraph.sweep import run as module
+
+    assert run(folder, "spec.network.features: [2, 4]") == 0
+    other = TEXT.replace("steps: 3", "steps: 3\n  optimizer: {rate: 0.001}")
+    train = module.train
+    monkeypatch.setattr(
+        module, "train", lambda *args, **options: [module.replace(train(*args, **options)[-1], interrupted=True)]
+    )
+    assert run(folder, "spec.network.features: [2, 4]", options=("--overwrite",), text=other) == 130
+    monkeypatch.setattr(module, "train", train)
+    assert run(folder, "spec.network.features: [2, 4]", options=("--resume",), text=other) == 0
+    assert "2 combinations, 2 to train" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(("key", "status"), [("train", 1), ("time", 1)])
+def test_devices_that_are_not_there_are_told_with_their_key(folder, key, status, capsys):
+    texts = {
+        "train": TEXT.replace("steps: 3", "steps: 3\n  device: cuda"),
+        "time": TEXT.replace("repeats: 2", "device: cuda"),
+    }
+    assert run(folder, "spec.network.features: [2]", text=texts[key]) == status
+    captured = capsys.readouterr()
+    told = " ".join((captured.out + captured.err).split())
+    assert ("time.device: " in told) == (key == "time")
+    assert "device: " in told

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.runner import machine
+from tensorgraph.atomic import write_file
 from tensorgraph.errors import INTERRUPTED
 from tensorgraph.potential import members_of, read_spec
 from tensorgraph.runtime.checkpoint import training_of_checkpoint
@@ -38,13 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if any(outcome.interrupted for outcome in outcomes):
             return INTERRUPTED
         path = RESULTS / f"{name}.json"
-        path.write_text(json.dumps(result(name, config), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_file(json.dumps(result(name, config), indent=2, allow_nan=False) + "\n", path)
         print(path)
     return 0
 
 
 def result(name: str, config: TrainConfig) -> dict[str, Any]:
-    """What bench/accuracy/results/NAME.json holds: config, spec, machine, seconds of training, errors on the tests."""
+    """What bench/accuracy/results/NAME.json holds: config, spec, versions and machine, seconds of training, scores of
+    the validation parts, errors on the tests.
+    """
     members = members_of(config.out)
     trainings = [json.loads(training_of_checkpoint(member) or "{}") for member in members]
     last = [json.loads(training_of_checkpoint(member.with_name(LAST)) or "{}") for member in members]
@@ -53,14 +56,23 @@ def result(name: str, config: TrainConfig) -> dict[str, Any]:
         errors.pop(key)
     return {
         "name": name,
-        "config": f"bench/accuracy/{name}.yaml",
+        "config": _portable(config),
         "spec": json.loads(read_spec(members[0]).canonical_json()),
-        "seeds": list(config.seed),
+        "versions": trainings[0]["versions"],
         "training_seconds": round(sum(one["seconds"] for one in last), 1),
         "validation_scores": [one["score"] for one in trainings],
         "machine": machine("cpu"),
         "errors": errors,
     }
+
+
+def _portable(config: TrainConfig) -> dict[str, Any]:
+    """The config with its defaults; files of the data by their names."""
+    held: dict[str, Any] = json.loads(config.canonical_json())
+    for part, files in held["data"].items():
+        if part in ("train", "valid", "test") and isinstance(files, list):
+            held["data"][part] = [Path(file).name for file in files]
+    return held
 
 
 if __name__ == "__main__":

@@ -19,12 +19,7 @@ from tensorgraph.training.folder import versions
 def sweep_and_report(file: str, resume: bool, overwrite: bool, as_json: bool, show: Callable[[Any], None]) -> int:
     """The exit status of `tensorgraph sweep FILE`; `show` prints a table on stdout, progress goes to stderr."""
     config = load_sweep(file)
-    try:
-        found = run_sweep(config, resume=resume, overwrite=overwrite, tell=stderr_line)
-    except ValueError as error:
-        if isinstance(error, TrainingError) or type(error) is not ValueError:
-            raise
-        raise TrainingError(f"time.device: {error}") from None
+    found = run_sweep(config, resume=resume, overwrite=overwrite, tell=stderr_line)
     if found.interrupted:
         stderr_line(f"interrupted: `tensorgraph sweep {file} --resume` goes on")
         return INTERRUPTED

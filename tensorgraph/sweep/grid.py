@@ -181,7 +181,7 @@ def _folder_name(values: Sequence[Value]) -> str:
     labels = short_keys([value.key for value in values])
     plain = "_".join(f"{labels[value.key]}-{value.text}" for value in values)
     name = re.sub(r"[^A-Za-z0-9._+-]+", "-", plain).strip("-")
-    if len(name) <= _LONGEST_FOLDER and len(name) == len(plain):
+    if len(name) <= _LONGEST_FOLDER and name == plain:
         return name
     exact = json.dumps([[value.key, value.value] for value in values])
     return f"{name[:80]}-{hashlib.sha256(exact.encode()).hexdigest()[:12]}"

@@ -31,6 +31,7 @@ from tensorgraph.sweep.results import (
 from tensorgraph.sweep.timing import step_times, timed_structure
 from tensorgraph.training.config import TrainConfig
 from tensorgraph.training.data import label_choice, parts_of, read_data
+from tensorgraph.training.folder import clear_out
 from tensorgraph.training.progress import Tell, duration
 from tensorgraph.training.run import train
 
@@ -54,14 +55,18 @@ def run_sweep(config: SweepConfig, *, resume: bool = False, overwrite: bool = Fa
     trained anew. A combination that cannot be trained is a row with the reason.
 
     Raises SpecError for a basis that is too large; DataError and StructureError for data that cannot be read;
-    ValueError for a device that is not there; TrainingError where a sweep stands there and neither is asked for, or
+    TrainingError for a device that is not there, where a sweep stands there and neither is asked for, or
     with `resume` one of another spec, config or data.
     """
     keep_freed_memory()
-    device = str(chosen_device(config.time.device))
+    device = _timing_device(config)
     rows = _starting_rows(config, resume, overwrite)
     _build_packages(config, tell)
     structures = _structures(config)
+    if overwrite:  # all of them before the first is trained, so that --resume goes on from what is of this sweep
+        for combination in config.combinations:
+            clear_out(combination.config)
+            (combination.folder / RESULT).unlink(missing_ok=True)
     _announce(config, rows, tell)
     for index, (combination, row) in enumerate(zip(config.combinations, rows, strict=True)):
         if row.finished:
@@ -80,6 +85,13 @@ def run_sweep(config: SweepConfig, *, resume: bool = False, overwrite: bool = Fa
     rows = with_fronts([replace(row, time=times.get(row.folder)) for row in rows])
     measured = _measured(config, len(atoms), bool(atoms.pbc.any()), device) + scatter_remark(rows)
     return Found(tuple(rows), measured, interrupted=False)
+
+
+def _timing_device(config: SweepConfig) -> str:
+    try:
+        return str(chosen_device(config.time.device))
+    except ValueError as error:
+        raise TrainingError(f"time.device: {error}") from None
 
 
 def _starting_rows(config: SweepConfig, resume: bool, overwrite: bool) -> list[Row]:

@@ -10,7 +10,7 @@ import torch
 from tensorgraph.errors import TrainingError
 from tensorgraph.training.config import TrainConfig
 from tensorgraph.training.data import Data, listed_parts, parts_of
-from tensorgraph.training.folder import BEST, LAST, Keeper, Outcome, check_same_config, check_same_run, prepare
+from tensorgraph.training.folder import BEST, LAST, Keeper, Outcome, check_no_run, check_same_run, prepare
 from tensorgraph.training.loop import STATE, Loop
 from tensorgraph.training.optimisation import averaged_model, freeze, optimizer_of
 from tensorgraph.training.processes import interruptions
@@ -21,22 +21,32 @@ from tensorgraph.training.state import Progress, RunState, read_state
 
 
 def train_by_gradient(
-    fabric: Any, config: TrainConfig, subject: Subject, data: Data, seed: int, folder: Path, resume: bool, say: Tell
+    fabric: Any,
+    config: TrainConfig,
+    subject: Subject,
+    data: Data,
+    seed: int,
+    folder: Path,
+    *,
+    resume: bool,
+    replace: bool,
+    say: Tell,
 ) -> Outcome:
     """Train the member of `seed`, with `resume` from the state in its folder. Raises what `run.train` does."""
     saved = read_state(folder / STATE) if resume and (folder / STATE).exists() else None
     if resume and saved is None:
-        check_same_config(folder, config)
+        check_no_run(folder)
+        say(f"{folder} holds no state: it begins anew")
     parts = parts_of(data, config.data, seed, say)
     samples = listed_parts(parts, config, subject, folder, say)
-    if saved is None:
-        prepare(folder, config, fabric)
-    else:
+    if saved is not None:
         check_same_run(saved, config, samples[0])
     state = _starting_state(config, subject, seed, samples[0], fabric.device)
-    if saved is not None:
+    if saved is None:
+        prepare(folder, config, fabric, replace)  # what an earlier run left stays until this one can begin
+    else:
         state.load(saved)
-        if fabric.world_size > 1:  # the file holds the first process's sums alone
+        if max(fabric.world_size, state.progress.processes) > 1:  # the file holds the first process's sums alone
             state.progress.sums, state.progress.counts = [0.0] * 4, [0.0] * 4
         say(f"going on from step {state.progress.step}, after {duration(state.progress.seconds)}")
     keep = Keeper(config, subject.package, folder, seed, state.progress)
@@ -61,7 +71,7 @@ def _finish(loop: Loop, keep: Keeper, tell: Tell) -> Outcome:
         keep(LAST, state.evaluated())
         if not state.best:
             keep(BEST, state.evaluated())
-        elif loop.trouble or not (keep.folder / BEST).exists():
+        elif loop.unkept or not (keep.folder / BEST).exists():
             best = keep.package.Model().to(state.model.dtype)
             best.load_state_dict(state.best)
             keep(BEST, best)

@@ -22,7 +22,16 @@ from tensorgraph.training.validation import figures_of
 
 
 def train_by_least_squares(
-    fabric: Any, config: TrainConfig, subject: Subject, data: Data, seed: int, folder: Path, resume: bool, say: Tell
+    fabric: Any,
+    config: TrainConfig,
+    subject: Subject,
+    data: Data,
+    seed: int,
+    folder: Path,
+    *,
+    resume: bool,
+    replace: bool,
+    say: Tell,
 ) -> Outcome:
     """Fit the member of `seed`, with `resume` anew: it is over soon. Raises what `run.train` does."""
     if resume:
@@ -40,7 +49,8 @@ def train_by_least_squares(
     except Interrupted:
         return Outcome(folder / BEST, 0, fit.seconds, None, True)
     progress.step, progress.seconds, progress.best = len(solutions), fit.seconds, best.score
-    prepare(folder, config, fabric)  # what an earlier run left stays until there is something in its place
+    progress.best_step = solutions.index(best) + 1
+    prepare(folder, config, fabric, replace)  # what an earlier run left stays until there is something in its place
     if fabric.is_global_zero:
         metrics = Metrics(folder, config.log.tensorboard, 0)
         keep = Keeper(config, subject.package, folder, seed, progress)

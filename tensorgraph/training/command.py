@@ -14,6 +14,7 @@ from tensorgraph.dataset import read_structures
 from tensorgraph.errors import INTERRUPTED
 from tensorgraph.evaluation import Evaluation, evaluate, write_pictures
 from tensorgraph.evaluation.table import evaluation_table
+from tensorgraph.runtime.arguments import chosen_device
 from tensorgraph.training.config import TrainConfig, load_config
 from tensorgraph.training.data import label_choice
 from tensorgraph.training.pictures import draw_learning
@@ -50,7 +51,7 @@ def tested(config: TrainConfig) -> Evaluation:
     assert data.test is not None
     structures = read_structures(data.test, label_choice(data), data.group_key)
     known = read_structures(data.train, label_choice(data))
-    return evaluate(config.out, structures, train=known, tell=None)
+    return evaluate(config.out, structures, train=known, device=chosen_device(config.device), tell=None)
 
 
 def is_first_process() -> bool:

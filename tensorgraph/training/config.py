@@ -176,7 +176,7 @@ class LossConfig(SpecModel):
     stresses (eV²/Å⁶). `hierarchicality` weighs HIP-NN's penalty, its mean over atoms.
 
     Forces come first, as there are hundreds for each energy: where energies weigh most from the start, the few of a
-    batch make the gradient noisy, and forces end several times as wrong.
+    batch make the gradient noisy, and forces stay wrong.
     """
 
     energy: Weight = (1.0, 100.0)
@@ -227,9 +227,7 @@ class OptimizerConfig(SpecModel):
 class ValidationConfig(SpecModel):
     """How often the validation part is looked at, and when a run ends early."""
 
-    times: Annotated[
-        int, Allowed("how many times a run, at most once an epoch: an integer from 1 to 100000"), Field(ge=1, le=10**5)
-    ] = 100
+    times: Annotated[int, Allowed("how many times a run: an integer from 1 to 100000"), Field(ge=1, le=10**5)] = 100
     patience: Annotated[
         int | None, Allowed("the validations without improvement after which a run ends: an integer ≥ 1"), Field(ge=1)
     ] = None

@@ -15,9 +15,9 @@ from tensorgraph.dataset import (
     repetition,
     unit_warnings,
 )
-from tensorgraph.errors import DataError
+from tensorgraph.errors import DataError, TrainingError
 from tensorgraph.runtime.labels import TARGETS, LabelChoice
-from tensorgraph.training.config import DataConfig, TrainConfig
+from tensorgraph.training.config import DataConfig, LossConfig, TrainConfig, ValidationConfig
 from tensorgraph.training.progress import Tell
 from tensorgraph.training.samples import Samples, list_samples
 from tensorgraph.training.start import Subject
@@ -60,6 +60,10 @@ def read_data(config: DataConfig, species: Sequence[int], tell: Tell) -> Data:
     test: list[LabelledStructure] = []
     if config.test is not None:
         test = read_structures(config.test, label_choice(config), config.group_key, species)
+        if not any(_labelled(one) for one in test):
+            raise DataError(
+                f"{', '.join(config.test)}: no structure has an energy, forces or a stress; {_hint(config)}"
+            )
     return Data(structures, valid, test)
 
 
@@ -86,13 +90,30 @@ def listed_parts(
     for name, samples in (("training", train), ("validation", valid)):
         if samples is not None:
             tell(_description(name, samples))
+    _check_weights("loss", config.loss, train)
+    if valid is not None:
+        _check_weights("validation", config.validation, valid)
     return train, valid
+
+
+def _check_weights(section: str, weights: LossConfig | ValidationConfig, samples: Samples) -> None:
+    """Raises TrainingError where no label has a weight: nothing would be trained, or the first weights be the best."""
+    counts = dict(zip(TARGETS, samples.has.sum(axis=0), strict=True))
+    if not any(counts[name] and np.any(getattr(weights, name)) for name in TARGETS):
+        there = ", ".join(name for name in TARGETS if counts[name])
+        raise TrainingError(
+            f"no label has a weight in `{section}`: the structures have {there}; allowed: a weight above 0"
+        )
+
+
+def _labelled(structure: LabelledStructure) -> bool:
+    return any(getattr(structure.labels, name) is not None for name in TARGETS)
 
 
 def _read(files: Sequence[str], data: DataConfig, species: Sequence[int]) -> list[LabelledStructure]:
     found = read_structures(files, label_choice(data), data.group_key, species)
     for one in found:
-        if all(getattr(one.labels, name) is None for name in TARGETS):
+        if not _labelled(one):
             raise DataError(f"{one.origin}: there is no energy, no forces and no stress to train on; {_hint(data)}")
     return found
 

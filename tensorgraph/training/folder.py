@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from tensorgraph.training.samples import Samples
 from tensorgraph.training.state import Progress, SavedState
 
 BEST, LAST, CONFIG = WEIGHTS, "last.safetensors", "config.json"
+WRITTEN = (STATE, BEST, LAST, CONFIG, "metrics.csv", "learning.png", "parity.png", "errors.png", "test.json")
 FREE = ("out", "minutes", "epochs", "steps", "device", "log", "seed")
 """Keys of a config that may change when a run goes on; `seed` is compared by the folders of the members."""
 
@@ -38,20 +40,59 @@ class Outcome:
     interrupted: bool
 
 
-def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
-    """Raises TrainingError where a run stands there, and neither going on nor replacing it is asked for."""
-    held = [name for name in (STATE, BEST, LAST) if (folder / name).exists()]
-    if held and not (resume or overwrite):
-        raise TrainingError(f"{folder} holds a run ({held[0]}); allowed: --resume, --overwrite, or another `out`")
+def check_out(config: TrainConfig, resume: bool, overwrite: bool) -> None:
+    """Raises TrainingError for a run that stands in `out` where neither going on nor replacing it is asked for; for
+    members there that the config does not have, which would count as its own; and for a model that the run replaces.
+    """
+    folders = list(config.member_folders.values())
+    inside = {folder.resolve() for folder in (Path(config.out), *folders)}
+    if Path(config.model).resolve().parent in inside and config.model.endswith(".safetensors"):
+        raise TrainingError(f"model: {config.model} lies where the run is written; allowed: another `out`")
+    if overwrite:
+        return
+    for folder in _run_folders(config):
+        held = [name for name in (STATE, BEST, LAST) if (folder / name).exists()]
+        if held and not resume:
+            raise TrainingError(f"{folder} holds a run ({held[0]}); allowed: --resume, --overwrite, or another `out`")
+        if held and folder not in folders:
+            raise TrainingError(
+                f"{folder} holds a run ({held[0]}) that is none of this config's, {', '.join(map(str, folders))}; "
+                "allowed: --overwrite, or another `out`"
+            )
 
 
-def prepare(folder: Path, config: TrainConfig, fabric: Any) -> None:
-    """Remove what an earlier run left, and write the config down. Raises TrainingError."""
+def clear_out(config: TrainConfig) -> None:
+    """Remove what earlier runs wrote in `out`, those of other seeds too. Raises TrainingError."""
+    for folder in _run_folders(config):
+        _remove_run(folder)
+        if folder != Path(config.out):
+            with contextlib.suppress(OSError):  # holds other files
+                folder.rmdir()
+
+
+def _run_folders(config: TrainConfig) -> list[Path]:
+    """Where runs may stand in `out`: itself, and the members of a committee."""
+    out = Path(config.out)
+    return [out, *sorted(folder for folder in out.glob("seed-*") if folder.is_dir())]
+
+
+def _remove_run(folder: Path) -> None:
+    try:
+        for name in WRITTEN:
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise TrainingError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def prepare(folder: Path, config: TrainConfig, fabric: Any, replace: bool) -> None:
+    """Remove what an earlier run left, with `replace` in all of `out`, and write the config down.
+
+    Raises TrainingError.
+    """
     if fabric.is_global_zero:
+        clear_out(config) if replace else _remove_run(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name in (STATE, BEST, LAST, "metrics.csv"):
-                (folder / name).unlink(missing_ok=True)
             write_atomically(json.dumps(json.loads(config.canonical_json()), indent=2).encode(), folder / CONFIG)
         except OSError as error:
             raise TrainingError(f"cannot write to {folder}: {error.strerror or error}") from error
@@ -63,6 +104,16 @@ def check_same_run(saved: SavedState, config: TrainConfig, train: Samples) -> No
     _check_keys_kept(saved.path, json.loads(saved.config), config)
     if saved.data != train.digest:
         raise TrainingError(f"{saved.path} is the state of a run on other structures or labels: the data changed")
+
+
+def check_no_run(folder: Path) -> None:
+    """Raises TrainingError for weights without the state that a run by gradients could go on from."""
+    held = [name for name in (BEST, LAST) if (folder / name).exists()]
+    if held:
+        raise TrainingError(
+            f"{folder} holds {held[0]} and no {STATE} to go on from; allowed: --overwrite, or another `out` with "
+            f"`model: {folder / held[0]}`"
+        )
 
 
 def check_same_config(folder: Path, config: TrainConfig) -> None:
@@ -100,10 +151,11 @@ class Keeper:
     progress: Progress
 
     def __call__(self, name: str, model: torch.nn.Module) -> None:
+        """Write a model; of the best one, the step is that at which it was."""
         document = {
             "config": json.loads(self.config.canonical_json()) | {"seed": [self.seed]},
             "versions": versions(),
-            "step": self.progress.step,
+            "step": (self.progress.best_step if name == BEST else 0) or self.progress.step,
             "seconds": round(self.progress.seconds, 1),
             "score": self.progress.best,
         }

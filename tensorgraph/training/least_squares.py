@@ -110,8 +110,6 @@ class LeastSquares:
         """
         if len(self.free) > MOST:
             raise TrainingError(f"least squares of {len(self.free):,} parameters; allowed: {MOST:,}: freeze more")
-        if not any(self._weights.values()):
-            raise TrainingError("least squares has nothing to fit: no label has a weight in `loss` above 0")
         check_affine(self.model, self.free, self._batch(self.train, epoch_batches(self.train, TRIED, 0, 0)[0]))
         self.lines.event(f"least squares of {len(self.free):,} parameters and {self._n_rows():,} labels")
         triangles = self._triangles(batch)

@@ -81,6 +81,8 @@ class Loop:
         self.module, self.optimizer = fabric.setup(LossModule(state.model), state.optimizer)
         self.interrupted = False
         self.trouble = ""
+        self.unkept = False  # whether the best weights are not the ones in the file
+        state.progress.processes = fabric.world_size
         self._started = time.monotonic() - state.progress.seconds
         self._saved = time.monotonic()
         self._figures: dict[str, float | None] = {}
@@ -90,6 +92,7 @@ class Loop:
         progress = self.state.progress
         batches = self._batches()
         self.fraction = self._agreed(len(batches))
+        progress.validated = min(progress.validated, self.fraction)  # of a run that goes on with a later limit
         while self.fraction < 1 and not self.interrupted and not self._out_of_patience():
             self._step(batches[progress.batch])
             progress.step, progress.batch = progress.step + 1, progress.batch + 1
@@ -181,7 +184,7 @@ class Loop:
         progress.best, progress.best_step, progress.since_best = score, progress.step, 0
         state.best = {name: tensor.detach().clone() for name, tensor in state.evaluated().state_dict().items()}
         if self.fabric.is_global_zero:
-            self._attempt(lambda: self.keep(WEIGHTS, state.evaluated()))
+            self.unkept = not self._attempt(lambda: self.keep(WEIGHTS, state.evaluated()))
 
     def _out_of_patience(self) -> bool:
         patience = self.config.validation.patience
@@ -194,14 +197,16 @@ class Loop:
             text = self.config.canonical_json()
             self._attempt(lambda: self.state.save(self.folder / STATE, text, self.train.digest))
 
-    def _attempt(self, write: Callable[[], None]) -> None:
+    def _attempt(self, write: Callable[[], None]) -> bool:
         """Hours of training must not end because a disk is full for a while: told now, tried again, an error last."""
         try:
             write()
             self.trouble = ""
+            return True
         except (CheckpointError, TrainingError) as error:
             self.trouble = str(error)
             self.lines.event(f"warning: {error}; training goes on and tries again")
+            return False
 
     def _line(self) -> str:
         progress, row = self.state.progress, self._figures

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from tensorgraph.errors import MissingToolError
+from tensorgraph.errors import MissingToolError, TrainingError
 from tensorgraph.runtime.arguments import chosen_device
 from tensorgraph.training.config import TrainConfig
 from tensorgraph.training.progress import Tell
@@ -24,7 +24,7 @@ class Interruptible(Protocol):
 def fabric_of(config: TrainConfig) -> Any:
     """What spreads a run over the processes that `torchrun` started, or runs it in this one.
 
-    Raises MissingToolError.
+    Raises MissingToolError, and TrainingError for a device that is not there.
     """
     try:
         from lightning_fabric import Fabric
@@ -33,7 +33,10 @@ def fabric_of(config: TrainConfig) -> Any:
         from lightning_fabric.strategies.ddp import DDPStrategy
     except ImportError as error:
         raise MissingToolError(f"training needs lightning-fabric: pip install 'tensorgraph[train]' ({error})") from None
-    found = chosen_device(config.device)
+    try:
+        found = chosen_device(config.device)
+    except ValueError as error:
+        raise TrainingError(f"device: {error}") from None
     common: dict[str, Any] = {"accelerator": found.type, "precision": "32-true"}  # which converts nothing
     if not TorchElasticEnvironment.detect():
         devices = 1 if found.type == "cpu" else [found.index or 0]

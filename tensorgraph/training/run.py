@@ -7,7 +7,7 @@ from tensorgraph.training.by_gradient import train_by_gradient
 from tensorgraph.training.by_least_squares import train_by_least_squares
 from tensorgraph.training.config import TrainConfig
 from tensorgraph.training.data import read_data
-from tensorgraph.training.folder import Outcome, check_folder
+from tensorgraph.training.folder import Outcome, check_out
 from tensorgraph.training.least_squares import check_keys
 from tensorgraph.training.processes import fabric_of
 from tensorgraph.training.progress import Tell
@@ -25,8 +25,7 @@ def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False,
     """
     check_keys(config)
     folders = config.member_folders
-    for folder in folders.values():
-        check_folder(folder, resume, overwrite)
+    check_out(config, resume, overwrite)
     keep_freed_memory()
     fabric = fabric_of(config)
     say: Tell = tell if fabric.is_global_zero else lambda _: None
@@ -36,7 +35,9 @@ def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False,
     for seed, folder in folders.items():
         if len(folders) > 1:
             say(f"seed {seed}, {len(outcomes) + 1} of {len(folders)}: {folder}")
-        outcomes.append(METHODS[config.method](fabric, config, subject, data, seed, folder, resume, say))
+        replace = overwrite and not outcomes  # all members at once: an interrupted run is gone on from as a whole
+        member = METHODS[config.method]
+        outcomes.append(member(fabric, config, subject, data, seed, folder, resume=resume, replace=replace, say=say))
         if outcomes[-1].interrupted:
             break
     return outcomes

@@ -110,10 +110,16 @@ def _of_isolated_atoms(file: str, subject: Subject, config: TrainConfig) -> dict
 
 
 def _least_squares(model: Any, subject: Subject, samples: Samples) -> dict[str, float]:
-    """Energies of species with which the model's errors per atom are least, all else as it is."""
+    """Energies of species with which the model's errors per atom are least, all else as it is.
+
+    What the energies of the data do not determine, such as a species that is not in them, stays a checkpoint's, or is
+    zero in a new model.
+    """
     numbers = list(subject.species.values())
-    zero = dict.fromkeys(subject.species, 0.0)
-    model.set_atomic_energies(zero)
+    before = torch.zeros(len(numbers), dtype=torch.float64)
+    if subject.checkpoint is not None:
+        before = model.energy_heads.of_species.weight.detach()[0].double().cpu().clone()
+    model.set_atomic_energies(dict.fromkeys(subject.species, 0.0))  # else float32 would round what is left
     device = next(model.parameters()).device
     rows: list[Tensor] = []
     for chosen in ordered_batches(samples):
@@ -125,10 +131,13 @@ def _least_squares(model: Any, subject: Subject, samples: Samples) -> dict[str, 
         row = torch.cat([counts, rest.unsqueeze(1)], dim=1) / counts.sum(dim=1, keepdim=True).clamp(min=1)
         rows.append(row[batch.has_energy].cpu())
     table = torch.cat(rows)
-    if not len(table):
-        return zero
-    solution = torch.linalg.lstsq(table[:, :-1], table[:, -1:], driver="gelsd").solution.flatten()
-    return dict(zip(subject.species, solution.tolist(), strict=True))
+    change = torch.zeros_like(before)
+    if len(table):
+        rest = table[:, -1] - table[:, :-1] @ before
+        change = torch.linalg.lstsq(
+            table[:, :-1], rest.unsqueeze(1), driver="gelsd"
+        ).solution.flatten()  # the least one
+    return dict(zip(subject.species, (before + change).tolist(), strict=True))
 
 
 def started_model(

@@ -22,7 +22,8 @@ FORMAT = "tensorgraph-training-1"
 
 @dataclass
 class Progress:
-    """How far a run has got: steps taken; the epoch, and the batches of it that were seen; seconds of training.
+    """How far a run has got: steps taken; the epoch, and the batches of it that were seen; seconds of training; how
+    many processes there were.
 
     `best` is the lowest score of a validation (None: there was none yet), `best_step` its step, `since_best` how many
     validations there were after it, `validated` the fraction of the run at the last one. `sums` and `counts` [4] are
@@ -37,6 +38,7 @@ class Progress:
     best_step: int = 0
     since_best: int = 0
     validated: float = 0.0
+    processes: int = 1
     sums: list[float] = field(default_factory=lambda: [0.0] * 4)
     counts: list[float] = field(default_factory=lambda: [0.0] * 4)
 
