@@ -51,6 +51,11 @@ def test_a_run_does_not_replace_what_it_starts_from(tmp_path):
         with pytest.raises(TrainingError, match="lies where the run is written; allowed: another `out`"):
             train(load_config(config), overwrite=True, tell=lambda _: None)
     assert (tmp_path / "run" / BEST).exists()
+    other = tmp_path / "run" / "seed-7"  # a member of an earlier committee
+    other.mkdir()
+    (tmp_path / "run" / BEST).rename(other / BEST)
+    with pytest.raises(TrainingError, match="lies where the run is written"):
+        trained(tmp_path, model=other / BEST, steps=1, seed="[0, 1]", overwrite=True)
 
 
 @pytest.mark.parametrize("wrong", [{"freeze": '["blocsk.*"]'}, {"atomic_energies": "{Au: 1}"}])

@@ -45,7 +45,7 @@ def check_out(config: TrainConfig, resume: bool, overwrite: bool) -> None:
     members there that the config does not have, which would count as its own; and for a model that the run replaces.
     """
     folders = list(config.member_folders.values())
-    inside = {folder.resolve() for folder in (Path(config.out), *folders)}
+    inside = {folder.resolve() for folder in (*_run_folders(config), *folders)}
     if Path(config.model).resolve().parent in inside and config.model.endswith(".safetensors"):
         raise TrainingError(f"model: {config.model} lies where the run is written; allowed: another `out`")
     if overwrite:
