@@ -231,7 +231,7 @@ class ValidationConfig(SpecModel):
     patience: Annotated[
         int | None, Allowed("the validations without improvement after which a run ends: an integer ≥ 1"), Field(ge=1)
     ] = None
-    energy: Annotated[float, Allowed("a number ≥ 0"), Field(ge=0)] = 10.0
+    energy: Annotated[float, Allowed("a number ≥ 0"), Field(ge=0)] = 1000.0
     forces: Annotated[float, Allowed("a number ≥ 0"), Field(ge=0)] = 1.0
     stress: Annotated[float, Allowed("a number ≥ 0"), Field(ge=0)] = 0.0
 
