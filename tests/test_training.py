@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import json
@@ -41,8 +42,9 @@ def wait_for_state(process: subprocess.Popen[str], folder: Path, step: int) -> N
     while time.monotonic() < until:
         assert process.poll() is None, process.communicate()
         path = folder / "state.safetensors"
-        if path.exists() and state_module.read_state(path).progress["step"] >= step:
-            return
+        with contextlib.suppress(CheckpointError):  # of a file that is replaced while it is opened
+            if path.exists() and state_module.read_state(path).progress["step"] >= step:
+                return
         time.sleep(0.02)
     raise AssertionError("no state was written")
 

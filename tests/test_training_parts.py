@@ -284,6 +284,19 @@ def test_the_moving_average_forgets_its_start(model):
         assert torch.allclose(mean, before + 1, atol=1e-6)
 
 
+def test_states_have_the_order_of_elements_that_files_give_back(model):
+    """Else products are rounded in another way where a run goes on."""
+    optimizer = optimizer_of(model, parse_config("model: a\ndata: {train: b}\n").optimizer, None)
+    for seed in range(12):  # beyond a renewal of the bases
+        torch.manual_seed(seed)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    tensors = [x for state in optimizer.state.values() for x in state.values()]
+    assert len(tensors) > 20
+    assert all(tensor.is_contiguous() for tensor in tensors)
+
+
 def test_the_validation_part_has_its_share_of_every_kind():
     frames = [atoms.copy() for atoms in copper()]
     for index, atoms in enumerate(frames):

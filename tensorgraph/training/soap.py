@@ -136,8 +136,14 @@ def _rotate(state: dict[str, Any], matrix: Tensor) -> Tensor:
 
 def _eigenbasis(matrix: Tensor) -> Tensor:
     """Eigenvectors as columns, those of the largest eigenvalues first."""
-    vectors: Tensor = torch.linalg.eigh(_without_ties(matrix))[1].flip(-1)
-    return vectors
+    return _as_loaded(torch.linalg.eigh(_without_ties(matrix))[1].flip(-1))
+
+
+def _as_loaded(basis: Tensor) -> Tensor:
+    """In the order of elements that a file gives back: products in another one are rounded in another way, so that a
+    run that goes on would not be the one that was never interrupted.
+    """
+    return basis.contiguous()
 
 
 def _without_ties(matrix: Tensor) -> Tensor:
@@ -159,4 +165,4 @@ def _renew(state: dict[str, Any], side: str, dim: int) -> None:
     basis = torch.gather(basis, 2, order.unsqueeze(1).expand_as(basis))
     sorted_rows = order.unsqueeze(2) if dim == 1 else order.unsqueeze(1)
     state["square"] = torch.gather(state["square"], dim, sorted_rows.expand_as(state["square"]))
-    state[f"{side}_basis"] = torch.linalg.qr(matrix @ basis)[0]
+    state[f"{side}_basis"] = _as_loaded(torch.linalg.qr(matrix @ basis)[0])

@@ -126,7 +126,15 @@ def read_state(path: Path) -> SavedState:
                 raise CheckpointError(
                     f"{path} is not the state of a training: its format is {metadata.get('format')!r}"
                 )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies, which are aligned as all tensors of a run are: products of matrices that begin anywhere in a
+            # file are rounded in another way.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         return SavedState(path, metadata["config"], metadata["data"], json.loads(metadata["progress"]), tensors)
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        safetensors.SafetensorError,
+    ) as error:  # also: replaced just now
         raise CheckpointError(f"{path} cannot be read: {error}") from error
