@@ -95,6 +95,7 @@ def fitted(spec_text: str, frames: Sequence[Atoms], fit: Fit, out: Path) -> Tens
         f"batch: {{structures: {fit.structures}}}\n"
         f"optimizer: {{rate: {fit.rate}}}\n"
         f"loss: {{energy: {fit.energy}}}\n"
+        f"validation: {{energy: {fit.energy}}}\n"
     )
     (outcome,) = train(config, overwrite=True, tell=tell)
     found = tested(config).total
