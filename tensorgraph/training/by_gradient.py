@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import torch
 
 from tensorgraph.errors import TrainingError
 from tensorgraph.training.config import TrainConfig
-from tensorgraph.training.data import Data, listed_parts, parts_of
-from tensorgraph.training.folder import BEST, LAST, Keeper, Outcome, check_no_run, check_same_run, prepare
+from tensorgraph.training.folder import BEST, LAST, Keeper, Outcome, check_no_run, check_same_run
 from tensorgraph.training.loop import STATE, Loop
+from tensorgraph.training.member import Member
 from tensorgraph.training.optimisation import averaged_model, freeze, optimizer_of
 from tensorgraph.training.processes import interruptions
 from tensorgraph.training.progress import Tell, duration
@@ -20,37 +17,26 @@ from tensorgraph.training.start import Subject, set_atomic_energies, started_mod
 from tensorgraph.training.state import Progress, RunState, read_state
 
 
-def train_by_gradient(
-    fabric: Any,
-    config: TrainConfig,
-    subject: Subject,
-    data: Data,
-    seed: int,
-    folder: Path,
-    *,
-    resume: bool,
-    replace: bool,
-    say: Tell,
-) -> Outcome:
-    """Train the member of `seed`, with `resume` from the state in its folder. Raises what `run.train` does."""
-    saved = read_state(folder / STATE) if resume and (folder / STATE).exists() else None
-    if resume and saved is None:
+def train_by_gradient(member: Member) -> Outcome:
+    """Train a member, with `resume` from the state in its folder. Raises what `run.train` does."""
+    fabric, config, folder, say = member.fabric, member.config, member.folder, member.say
+    saved = read_state(folder / STATE) if member.resume and (folder / STATE).exists() else None
+    if member.resume and saved is None:
         check_no_run(folder)
         say(f"{folder} holds no state: it begins anew")
-    parts = parts_of(data, config.data, seed, say)
-    samples = listed_parts(parts, config, subject, folder, say)
+    samples = member.samples()
     if saved is not None:
         check_same_run(saved, config, samples[0])
-    state = _starting_state(config, subject, seed, samples[0], fabric.device)
+    state = _starting_state(config, member.subject, member.seed, samples[0], fabric.device)
     if saved is None:
-        prepare(folder, config, fabric, replace)  # what an earlier run left stays until this one can begin
+        member.prepare()  # what an earlier run left stays until this one can begin
     else:
         state.load(saved)
         if max(fabric.world_size, state.progress.processes) > 1:  # the file holds the first process's sums alone
             state.progress.sums, state.progress.counts = [0.0] * 4, [0.0] * 4
         say(f"going on from step {state.progress.step}, after {duration(state.progress.seconds)}")
-    keep = Keeper(config, subject.package, folder, seed, state.progress)
-    loop = Loop(fabric, config, seed, state, samples, folder, keep, say)
+    keep = member.keeper(state.progress)
+    loop = Loop(fabric, config, member.seed, state, samples, folder, keep, say)
     with interruptions(loop, say):
         loop.fit()
     return _finish(loop, keep, say)

@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from tensorgraph.training.config import TrainConfig
-from tensorgraph.training.data import Data, listed_parts, parts_of
 from tensorgraph.training.design import FreeParameters
-from tensorgraph.training.folder import BEST, LAST, Keeper, Outcome, check_same_config, prepare
+from tensorgraph.training.folder import BEST, LAST, Outcome, check_same_config
 from tensorgraph.training.least_squares import Interrupted, LeastSquares
+from tensorgraph.training.member import Member
 from tensorgraph.training.optimisation import freeze
 from tensorgraph.training.processes import interruptions
-from tensorgraph.training.progress import Metrics, Tell, duration
+from tensorgraph.training.progress import Metrics, duration
 from tensorgraph.training.samples import Samples
 from tensorgraph.training.start import Subject, set_atomic_energies, started_model
 from tensorgraph.training.state import Progress
 from tensorgraph.training.validation import figures_of
 
 
-def train_by_least_squares(
-    fabric: Any,
-    config: TrainConfig,
-    subject: Subject,
-    data: Data,
-    seed: int,
-    folder: Path,
-    *,
-    resume: bool,
-    replace: bool,
-    say: Tell,
-) -> Outcome:
-    """Fit the member of `seed`, with `resume` anew: it is over soon. Raises what `run.train` does."""
-    if resume:
+def train_by_least_squares(member: Member) -> Outcome:
+    """Fit a member, with `resume` anew: it is over soon. Raises what `run.train` does."""
+    fabric, config, folder, say = member.fabric, member.config, member.folder, member.say
+    if member.resume:
         check_same_config(folder, config)
         say("least squares keeps no state between: it begins anew")
-    exact = config.model_copy(update={"dtype": "float64"})
-    parts = parts_of(data, config.data, seed, say)
-    samples = listed_parts(parts, exact, subject, folder, say)
-    model = _exact_model(exact, subject, seed, samples[0], fabric.device)
+    exact = replace(member, config=config.model_copy(update={"dtype": "float64"}))
+    samples = exact.samples()
+    model = _exact_model(exact.config, member.subject, member.seed, samples[0], fabric.device)
     fit = LeastSquares(fabric, config, model, samples, say)
     progress = Progress()
     try:
@@ -49,11 +38,11 @@ def train_by_least_squares(
     except Interrupted:
         return Outcome(folder / BEST, 0, fit.seconds, None, True)
     progress.step, progress.seconds, progress.best = len(solutions), fit.seconds, best.score
-    progress.best_step = solutions.index(best) + 1
-    prepare(folder, config, fabric, replace)  # what an earlier run left stays until there is something in its place
+    progress.best_step = next(step for step, one in enumerate(solutions, 1) if one is best)
+    member.prepare()  # what an earlier run left stays until there is something in its place
     if fabric.is_global_zero:
         metrics = Metrics(folder, config.log.tensorboard, 0)
-        keep = Keeper(config, subject.package, folder, seed, progress)
+        keep = member.keeper(progress)
         for step, one in enumerate(solutions, 1):
             row = {f"train_{name}": value for name, value in figures_of(one.train).items()}
             if one.valid is not None:

@@ -9,6 +9,7 @@ from tensorgraph.training.config import TrainConfig
 from tensorgraph.training.data import read_data
 from tensorgraph.training.folder import Outcome, check_out
 from tensorgraph.training.least_squares import check_keys
+from tensorgraph.training.member import Member
 from tensorgraph.training.processes import fabric_of
 from tensorgraph.training.progress import Tell
 from tensorgraph.training.start import subject_of
@@ -36,8 +37,8 @@ def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False,
         if len(folders) > 1:
             say(f"seed {seed}, {len(outcomes) + 1} of {len(folders)}: {folder}")
         replace = overwrite and not outcomes  # all members at once: an interrupted run is gone on from as a whole
-        member = METHODS[config.method]
-        outcomes.append(member(fabric, config, subject, data, seed, folder, resume=resume, replace=replace, say=say))
+        member = Member(fabric, config, subject, data, seed, folder, resume=resume, replace=replace, say=say)
+        outcomes.append(METHODS[config.method](member))
         if outcomes[-1].interrupted:
             break
     return outcomes

@@ -134,9 +134,8 @@ def _least_squares(model: Any, subject: Subject, samples: Samples) -> dict[str, 
     change = torch.zeros_like(before)
     if len(table):
         rest = table[:, -1] - table[:, :-1] @ before
-        change = torch.linalg.lstsq(
-            table[:, :-1], rest.unsqueeze(1), driver="gelsd"
-        ).solution.flatten()  # the least one
+        least = torch.linalg.lstsq(table[:, :-1], rest.unsqueeze(1), driver="gelsd")  # the least change that fits
+        change = least.solution.flatten()
     return dict(zip(subject.species, (before + change).tolist(), strict=True))
 
 

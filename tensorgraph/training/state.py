@@ -126,15 +126,9 @@ def read_state(path: Path) -> SavedState:
                 raise CheckpointError(
                     f"{path} is not the state of a training: its format is {metadata.get('format')!r}"
                 )
-            # Copies, which are aligned as all tensors of a run are: products of matrices that begin anywhere in a
-            # file are rounded in another way.
+            # Copies: a tensor in a file begins anywhere, and products may be rounded by where their factors begin.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         return SavedState(path, metadata["config"], metadata["data"], json.loads(metadata["progress"]), tensors)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        RuntimeError,
-        safetensors.SafetensorError,
-    ) as error:  # also: replaced just now
+    except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+        # RuntimeError: of a file that was replaced while it was opened
         raise CheckpointError(f"{path} cannot be read: {error}") from error
