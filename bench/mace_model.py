@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from tensorgraph.runtime.batch import batch_structures
+from tensorgraph.model.batch import batch_structures
 
 CHANNELS = 128
 SHAPE = {

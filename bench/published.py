@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tensorgraph.hippynn import converted, network_of, package_graphs
-from tensorgraph.runtime.batch import Batch
+from tensorgraph.model.batch import Batch
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tensorgraph.runtime import timing
+from tensorgraph.model import timing
 
 RESULTS = Path(__file__).parent / "results"
 WARM_UPS = {"cpu": 1, "cuda": 3}

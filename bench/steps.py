@@ -24,7 +24,7 @@ from bench.published import base_layer, choose_kernels, equal_models
 from bench.runner import difference, in_own_process, interleaved, kind_of, machine, peak_memory, store, summary
 from bench.structures import water_cluster
 from generated import hiphop5
-from tensorgraph.runtime.batch import batch_structures
+from tensorgraph.model.batch import batch_structures
 
 CASES = ("one layer with gradient", "energy and forces", "training step")
 TOLERANCE = 1e-9

@@ -40,9 +40,9 @@ from bench.steps import TOLERANCE
 from bench.structures import gold_crystal, structure, systems_folder, water_box
 from tensorgraph.compiler import compile_spec
 from tensorgraph.emit.writing import write_package
-from tensorgraph.runtime.batch import Batch, batch_structures
-from tensorgraph.runtime.loading import load_package
-from tensorgraph.runtime.memory import keep_freed_memory
+from tensorgraph.model.batch import Batch, batch_structures
+from tensorgraph.model.loading import load_package
+from tensorgraph.model.memory import keep_freed_memory
 from tensorgraph.spec import Spec, load_spec
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tensorgraph.basis import Basis
 from tensorgraph.compiler import compile_spec
-from tensorgraph.graphs import diagram
+from tensorgraph.reports import diagram
 from tensorgraph.spec import load_spec
 
 COLUMNS, WIDTH, HEIGHT, DRAWN = 7, 112, 132, 96  # of a field and of a drawing in it, in pixels

@@ -1,6 +1,6 @@
 """Batched evaluation: the energies of a thousand copper–gold clusters in a few calls of a fitted potential.
 
-Run as `python -m examples.evaluation`. `tensorgraph.runtime.predict` evaluates as many structures together as a bound
+Run as `python -m examples.evaluation`. `tensorgraph.model.predict` evaluates as many structures together as a bound
 on atoms and pairs allows. The same structures one by one, and by the reference, EMT, are there for comparison.
 """
 
@@ -19,7 +19,7 @@ from ase.cluster import Icosahedron
 from examples.console import out as console
 from examples.fitting import Fit, fitted, labelled, out_directory, spec
 from tensorgraph.calculator import TensorGraphCalculator
-from tensorgraph.runtime import predict
+from tensorgraph.model import predict
 
 FIT = Fit(steps=400, structures=20)
 FRAMES, SCREENED, MOST_ATOMS = 400, 1_000, 2_000  # structures; atoms in a batch

@@ -15,7 +15,7 @@ from ase import Atoms, units
 from ase.calculators.calculator import Calculator, all_changes
 from scipy.special import erfc
 
-from tensorgraph.runtime.neighbours import neighbour_pairs
+from tensorgraph.neighbours.lists import neighbour_pairs
 
 KCAL = units.kcal / units.mol
 BOND, ANGLE = 1.012, np.deg2rad(113.24)  # Å and radians

@@ -4,7 +4,7 @@ import torch
 from ase.io import read
 
 from generated import hiphop4
-from tensorgraph.runtime import batch_structures, save_checkpoint
+from tensorgraph.model import batch_structures, save_checkpoint
 
 model = hiphop4.Model(seed=0)
 frames, cutoff = read("train.xyz", ":"), hiphop4.architecture.CUTOFF  # eV, Å

@@ -21,7 +21,7 @@ from examples.console import out as console
 from examples.console import progress
 from examples.fitting import Fit, fitted, labelled, out_directory, spec
 from examples.spc_fw import ANGLE, BOND, FlexibleWater
-from tensorgraph.runtime.neighbours import neighbour_pairs
+from tensorgraph.neighbours.lists import neighbour_pairs
 
 VOLUME, TEMPERATURE = 29.9, 300.0  # Å³ per molecule and K, of water at ambient pressure
 TIMESTEP, FRICTION = 1.0 * units.fs, 0.01 / units.fs

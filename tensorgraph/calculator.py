@@ -23,14 +23,14 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from tensorgraph.errors import PackageError
-from tensorgraph.runtime.arguments import check_keywords, checked_cutoff, checked_device, checked_dtype
-from tensorgraph.runtime.batch import Batch, ListedStructure, check_species, join_structures
-from tensorgraph.runtime.checkpoint import load_checkpoint
-from tensorgraph.runtime.derivatives import atomic_virials, hessian, layer_energies
-from tensorgraph.runtime.evaluation import finite
-from tensorgraph.runtime.labels import cell_volume
-from tensorgraph.runtime.loading import load_package, package_directory
-from tensorgraph.runtime.skin import SkinnedNeighbours
+from tensorgraph.model.batch import Batch, ListedStructure, check_species, join_structures
+from tensorgraph.model.checkpoint import load_checkpoint
+from tensorgraph.model.derivatives import atomic_virials, hessian, layer_energies
+from tensorgraph.model.labels import cell_volume
+from tensorgraph.model.loading import load_package, package_directory
+from tensorgraph.model.prediction import finite
+from tensorgraph.neighbours.arguments import check_keywords, checked_cutoff, checked_device, checked_dtype
+from tensorgraph.neighbours.skin import SkinnedNeighbours
 
 ASE_KEYWORDS = ("atoms", "label", "directory")
 """What ASE's calculators take besides their own parameters."""

@@ -19,10 +19,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
 from tensorgraph.calculator import ASE_KEYWORDS, SKIN, CheckedCalculator, TensorGraphCalculator
+from tensorgraph.model.prediction import finite
+from tensorgraph.neighbours.arguments import check_keywords, checked_cutoff, checked_device, checked_dtype
+from tensorgraph.neighbours.skin import SkinnedNeighbours
 from tensorgraph.potential import members_of
-from tensorgraph.runtime.arguments import check_keywords, checked_cutoff, checked_device, checked_dtype
-from tensorgraph.runtime.evaluation import finite
-from tensorgraph.runtime.skin import SkinnedNeighbours
 
 ALWAYS = ("energy", "free_energy", "energies", "forces", "stress")
 AVERAGED = (*ALWAYS, "stresses")

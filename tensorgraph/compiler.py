@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tensorgraph.basis import Basis, derive
+from tensorgraph.contractions import ContractionProgram, contraction_program
 from tensorgraph.emit import PackageText, emit_package
 from tensorgraph.layer import LayerPlan, plan_layers
-from tensorgraph.program import ContractionProgram, contraction_program
 from tensorgraph.scalar import (
     Derivatives,
     ScalarProgram,

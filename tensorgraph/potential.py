@@ -24,8 +24,8 @@ from tensorgraph.atomic import write_atomically
 from tensorgraph.compiler import compile_spec
 from tensorgraph.emit.writing import write_package
 from tensorgraph.errors import BudgetError, CheckpointError, PackageError, SpecError
-from tensorgraph.runtime.checkpoint import load_checkpoint, spec_of_checkpoint
-from tensorgraph.runtime.loading import load_package
+from tensorgraph.model.checkpoint import load_checkpoint, spec_of_checkpoint
+from tensorgraph.model.loading import load_package
 from tensorgraph.spec import Spec, parse_spec
 
 WEIGHTS = "model.safetensors"

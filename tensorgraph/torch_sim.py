@@ -13,9 +13,9 @@ from torch_sim.models.interface import ModelInterface
 
 from tensorgraph.calculator import TensorGraphCalculator
 from tensorgraph.errors import StructureError
-from tensorgraph.runtime.batch import check_species
-from tensorgraph.runtime.labels import cell_volume
-from tensorgraph.runtime.neighbours import neighbour_tensors
+from tensorgraph.model.batch import check_species
+from tensorgraph.model.labels import cell_volume
+from tensorgraph.neighbours.lists import neighbour_tensors
 
 
 class TensorGraphModel(ModelInterface):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tensorgraph.battery import Subject
 from tensorgraph.battery.bounds import BOUNDS
-from tensorgraph.runtime.batch import Batch
+from tensorgraph.model.batch import Batch
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from tensorgraph.compiler import compile_spec
 from tensorgraph.emit.writing import write_package
-from tensorgraph.runtime.batch import Batch, batch_structures
-from tensorgraph.runtime.loading import load_package
+from tensorgraph.model.batch import Batch, batch_structures
+from tensorgraph.model.loading import load_package
 from tensorgraph.scalar import Opcode, Store, StraightLine
 from tensorgraph.scalar.ir import LEAST_EXPONENT
 from tensorgraph.spec import parse_spec

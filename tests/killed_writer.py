@@ -21,8 +21,8 @@ import torch
 from tensorgraph import potential
 from tensorgraph.compiler import compile_spec
 from tensorgraph.emit.writing import PackageText, write_package
-from tensorgraph.runtime import checkpoint
-from tensorgraph.runtime.loading import load_package
+from tensorgraph.model import checkpoint
+from tensorgraph.model.loading import load_package
 from tensorgraph.spec import Spec, parse_spec
 
 CUTOFFS = (4.0, 4.5, 5.0)

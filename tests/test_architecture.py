@@ -11,30 +11,31 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "tensorgraph"
 
 PIPELINE = (
-    "errors atomic manifest spec graphs algebra basis program scalar layer emit compiler kernels report atlas cli"
+    "errors atomic manifest spec graphs algebra basis contractions scalar layer emit compiler kernel_study reports cli"
 ).split()
 """A module imports from those before it and from its own stage."""
 
 RUNTIME = {
-    "runtime": {"errors", "atomic", "manifest"},
-    "dataset": {"errors", "runtime"},
-    "potential": {"errors", "atomic", "spec", "compiler", "emit", "runtime"},
-    "evaluation": {"errors", "atomic", "dataset", "potential", "runtime"},
-    "hippynn": {"errors", "manifest", "spec", "graphs", "algebra", "potential", "runtime"},
-    "battery": {"errors", "manifest", "basis", "runtime", "potential"},
-    "calculator": {"errors", "runtime", "potential"},
-    "committee": {"calculator", "potential", "runtime"},
-    "torch_sim": {"errors", "runtime", "calculator"},
-    "training": {"errors", "atomic", "manifest", "spec", "runtime", "potential", "dataset", "evaluation"},
-    "sweep": {"errors", "atomic", "spec", "runtime", "potential", "dataset", "evaluation", "training"},
+    "neighbours": {"errors"},
+    "model": {"errors", "atomic", "manifest", "neighbours"},
+    "dataset": {"errors", "model", "neighbours"},
+    "potential": {"errors", "atomic", "spec", "compiler", "emit", "model", "neighbours"},
+    "evaluation": {"errors", "atomic", "dataset", "potential", "model", "neighbours"},
+    "hippynn": {"errors", "manifest", "spec", "graphs", "algebra", "potential", "model", "neighbours"},
+    "battery": {"errors", "manifest", "basis", "model", "neighbours", "potential"},
+    "calculator": {"errors", "model", "neighbours", "potential"},
+    "committee": {"calculator", "potential", "model", "neighbours"},
+    "torch_sim": {"errors", "model", "neighbours", "calculator"},
+    "training": {"errors", "atomic", "manifest", "spec", "model", "neighbours", "potential", "dataset", "evaluation"},
+    "sweep": {"errors", "atomic", "spec", "model", "neighbours", "potential", "dataset", "evaluation", "training"},
     "__main__": {"cli"},
 }
 """What needs torch or ASE stands beside the pipeline: what it may import."""
 
-COMMANDS = {"battery", "dataset", "evaluation", "hippynn", "potential", "runtime", "sweep", "training"}
+COMMANDS = {"battery", "dataset", "evaluation", "hippynn", "potential", "model", "neighbours", "sweep", "training"}
 """What the command line imports of it, each inside the function of its command."""
 
-PROGRAMS = {"kernels/worker.py": {"triton"}, "battery/interpreter.py": {"torch", "safetensors"}}
+PROGRAMS = {"kernel_study/worker.py": {"triton"}, "battery/interpreter.py": {"torch", "safetensors"}}
 """What runs in an interpreter of its own, imported by nothing: what it may import besides the standard library."""
 
 HEAVY = {"torch", "torch_sim", "triton", "ase", "vesin", "matplotlib", "safetensors", "hippynn"}

@@ -9,10 +9,10 @@ import pytest
 from test_cli import SMALL, run, snapshot
 
 from tensorgraph import cli
-from tensorgraph.atlas import atlas_page
-from tensorgraph.basis.html import basis_html, formula_html
 from tensorgraph.compiler import Compilation, compile_spec
 from tensorgraph.graphs import SCALAR, Multigraph
+from tensorgraph.reports import atlas_page
+from tensorgraph.reports.html import basis_html, formula_html
 from tensorgraph.spec import BasisSpec, Spec, load_spec
 
 ROOT = Path(__file__).parents[1]

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tensorgraph.errors import StructureError
-from tensorgraph.runtime.batch import Batch, batch_structures
-from tensorgraph.runtime.neighbours import completed_cell, neighbour_pairs, neighbour_tensors
+from tensorgraph.model.batch import Batch, batch_structures
+from tensorgraph.neighbours.lists import completed_cell, neighbour_pairs, neighbour_tensors
 from tests.helpers import batch_of, crystal, devices, gpu, molecule, naive_pairs, package
 
 directions = st.tuples(st.booleans(), st.booleans(), st.booleans())

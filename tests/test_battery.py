@@ -38,7 +38,7 @@ from tensorgraph.battery.structures import PERIODIC, SEED, Maker, rotation, stru
 from tensorgraph.calculator import TensorGraphCalculator
 from tensorgraph.compiler import compile_spec
 from tensorgraph.emit.writing import write_package
-from tensorgraph.runtime.neighbours import neighbour_pairs
+from tensorgraph.neighbours.lists import neighbour_pairs
 from tensorgraph.spec import parse_spec
 from tests.broken import BROKEN, Broken, Wrapped, broken_invariants, table
 from tests.helpers import GENERATED, WITH_NETWORK, package, small_model

@@ -17,7 +17,7 @@ from tensorgraph.battery import Check, Subject, backends, switching
 from tensorgraph.battery.backends import check_backends, check_programs, check_recorded
 from tensorgraph.battery.determinism import check_determinism
 from tensorgraph.battery.precision import check_precision
-from tensorgraph.runtime.loading import load_package
+from tensorgraph.model.loading import load_package
 from tests.helpers import GENERATED, package, small_model
 
 triton = pytest.mark.skipif(

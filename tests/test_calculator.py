@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tensorgraph.calculator import TensorGraphCalculator
 from tensorgraph.errors import CheckpointError, PackageError, StructureError
-from tensorgraph.runtime.checkpoint import save_checkpoint
+from tensorgraph.model.checkpoint import save_checkpoint
 from tests.helpers import GENERATED, batch_of, build, crystal, molecule, package
 
 

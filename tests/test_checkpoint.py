@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tensorgraph.errors import CheckpointError, PackageError
-from tensorgraph.runtime.checkpoint import load_checkpoint, save_checkpoint
-from tensorgraph.runtime.loading import load_package
+from tensorgraph.model.checkpoint import load_checkpoint, save_checkpoint
+from tensorgraph.model.loading import load_package
 from tensorgraph.spec import load_spec, parse_spec
 from tests.helpers import GENERATED, batch_of, build, molecule, package
 

@@ -17,8 +17,8 @@ import pytest
 import tensorgraph
 from tensorgraph import battery, cli
 from tensorgraph.errors import BudgetError, CheckpointError, PackageError
-from tensorgraph.runtime.checkpoint import save_checkpoint
-from tensorgraph.runtime.loading import load_package
+from tensorgraph.model.checkpoint import save_checkpoint
+from tensorgraph.model.loading import load_package
 from tensorgraph.spec import load_spec, spec_schema
 
 ROOT = Path(__file__).parents[1]

@@ -19,7 +19,7 @@ from ase.optimize import BFGS
 from tensorgraph.calculator import TensorGraphCalculator
 from tensorgraph.committee import CommitteeCalculator
 from tensorgraph.errors import StructureError
-from tensorgraph.runtime.checkpoint import save_checkpoint
+from tensorgraph.model.checkpoint import save_checkpoint
 from tests.helpers import GENERATED, crystal, molecule, package
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tensorgraph.algebra import components, embedding
 from tensorgraph.basis import derive
-from tensorgraph.program import contraction_program
+from tensorgraph.contractions import contraction_program
 from tensorgraph.scalar import contracting, evaluate, lower_invariants, lowering, scheduled
 
 HARMONIC = {

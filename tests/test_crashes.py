@@ -19,8 +19,8 @@ from tensorgraph import potential
 from tensorgraph.atomic import write_atomically
 from tensorgraph.emit.writing import check_package, write_package
 from tensorgraph.errors import CheckpointError
-from tensorgraph.runtime.checkpoint import load_checkpoint
-from tensorgraph.runtime.loading import load_package
+from tensorgraph.model.checkpoint import load_checkpoint
+from tensorgraph.model.loading import load_package
 from tests import killed_writer
 
 ROOT = Path(__file__).parents[1]

@@ -18,7 +18,7 @@ from ase.io import write
 import tensorgraph.dataset.files as files
 from tensorgraph.dataset import LabelledStructure, duplicates, duplicates_within, read_structures, repetition
 from tensorgraph.errors import DataError, StructureError, TensorGraphError
-from tensorgraph.runtime.labels import LabelChoice
+from tensorgraph.model.labels import LabelChoice
 from tests.helpers import crystal, molecule
 
 BOTH = LabelChoice.of(True, (), {})

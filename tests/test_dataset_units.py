@@ -14,7 +14,7 @@ from ase.calculators.emt import EMT
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from tensorgraph.dataset import LabelledStructure, Origin, read_structures, unit_warnings
-from tensorgraph.runtime.labels import LabelChoice, Labels
+from tensorgraph.model.labels import LabelChoice, Labels
 
 ANY = LabelChoice.of(("energy", "forces", "stress"), ("energy", "forces", "stress"), {})
 DATA = os.environ.get("TENSORGRAPH_DATA")

@@ -16,7 +16,7 @@ from ase.io import write
 from tensorgraph import cli
 from tensorgraph.compiler import compile_spec
 from tensorgraph.emit.writing import write_package
-from tensorgraph.runtime import load_package, save_checkpoint
+from tensorgraph.model import load_package, save_checkpoint
 from tensorgraph.spec import load_spec
 from tests.helpers import GENERATED, crystal, molecule, package, quiet
 

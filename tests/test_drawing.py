@@ -8,16 +8,20 @@ import xml.etree.ElementTree as ElementTree
 from itertools import combinations
 from math import hypot
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tensorgraph.graphs import Multigraph, automorphism_count, canonical, connected_graphs, diagram
-from tensorgraph.graphs.drawing import PALETTE, VIEW
+import tensorgraph
+from tensorgraph.basis import Basis, derive
+from tensorgraph.graphs import Multigraph, automorphism_count, canonical, connected_graphs
 from tensorgraph.graphs.multigraph import rank_letter
-from tensorgraph.graphs.scoring import SMALLEST
+from tensorgraph.reports.drawing import PALETTE, VIEW, diagram
+from tensorgraph.reports.html import basis_html
+from tensorgraph.reports.scoring import SMALLEST
 from tests.strategies import multigraphs
 
 ROOT = Path(__file__).parents[1]
@@ -185,9 +189,29 @@ def test_dark_letters_can_be_read_on_every_fill():
         assert (luminance(fill) + 0.05) / (luminance("#111111") + 0.05) > 4.5
 
 
-def test_a_notebook_shows_a_graph_as_its_diagram():
-    assert COMPLETE._repr_svg_() == diagram(COMPLETE)
+def test_a_picture_has_the_size_that_is_asked_for():
     assert 'width="60" height="60"' in diagram(COMPLETE, 60)
+
+
+class Formatters(dict):
+    """IPython's formatters, by the kind of picture: each asks for the printer of a type."""
+
+    def __missing__(self, kind):
+        self[kind] = self.Formatter()
+        return self[kind]
+
+    class Formatter(dict):
+        def for_type(self, kind, printer):
+            self[kind] = printer
+
+
+def test_a_notebook_shows_graphs_and_bases():
+    shell = SimpleNamespace(display_formatter=SimpleNamespace(formatters=Formatters()))
+    tensorgraph.load_ipython_extension(shell)
+    formatters = shell.display_formatter.formatters
+    assert formatters["image/svg+xml"][Multigraph](COMPLETE) == diagram(COMPLETE)
+    basis = derive("flexible", 3, 2)
+    assert formatters["text/html"][Basis](basis) == basis_html(basis)
 
 
 def test_a_graph_of_ten_vertices_takes_moments():
@@ -201,7 +225,8 @@ def test_a_graph_of_ten_vertices_takes_moments():
     graph = Multigraph(ranks, tuple((u, v, 1) for u, v in sorted(edges)))
     code = f"""
 import time
-from tensorgraph.graphs import Multigraph, diagram
+from tensorgraph.graphs import Multigraph
+from tensorgraph.reports.drawing import diagram
 graph = {graph!r}
 start = time.perf_counter()
 diagram(graph)
@@ -213,7 +238,8 @@ assert time.perf_counter() - start < 3
 
 def test_two_hash_seeds_draw_the_same():
     code = """
-from tensorgraph.graphs import connected_graphs, diagram
+from tensorgraph.graphs import connected_graphs
+from tensorgraph.reports import diagram
 print([diagram(graph) for order in (3, 4, 5) for graph in connected_graphs((1, 2, 3), order)])
 """
     texts = {

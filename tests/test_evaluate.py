@@ -26,10 +26,10 @@ from tensorgraph.dataset import LabelledStructure, Origin, read_structures
 from tensorgraph.errors import CheckpointError, DataError, StructureError
 from tensorgraph.evaluation import Predicted, evaluate, metrics_of, pictures, species_of, write_pictures
 from tensorgraph.evaluation.table import short
+from tensorgraph.model import evaluation
+from tensorgraph.model.checkpoint import save_checkpoint
+from tensorgraph.model.labels import LabelChoice, Labels
 from tensorgraph.potential import package_of_spec
-from tensorgraph.runtime import evaluation
-from tensorgraph.runtime.checkpoint import save_checkpoint
-from tensorgraph.runtime.labels import LabelChoice, Labels
 from tensorgraph.spec import parse_spec
 from tests.helpers import crystal, molecule
 

@@ -14,7 +14,7 @@ from ase.vibrations import VibrationsData
 
 from tensorgraph.calculator import TensorGraphCalculator
 from tensorgraph.errors import StructureError
-from tensorgraph.runtime import predict
+from tensorgraph.model import predict
 from tests.helpers import GENERATED, crystal, molecule, package
 
 

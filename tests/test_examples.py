@@ -14,7 +14,7 @@ from rich.console import Console
 from examples import au6, console, gold
 from tensorgraph import cli
 from tensorgraph.calculator import TensorGraphCalculator
-from tensorgraph.runtime import batch_structures
+from tensorgraph.model import batch_structures
 from tests.helpers import GENERATED, molecule, package
 
 ROOT = GENERATED.parent

@@ -14,8 +14,8 @@ from torch import Tensor
 from tensorgraph.calculator import TensorGraphCalculator
 from tensorgraph.cli import main
 from tensorgraph.hippynn import converted, network_of, package_graphs
+from tensorgraph.model.batch import Batch
 from tensorgraph.potential import load_model, package_of_checkpoint
-from tensorgraph.runtime.batch import Batch
 from tests.helpers import assert_close, batch_of, molecule
 from tests.hippynn_graphs import CUTOFF, SPECIES, Graph, graph
 

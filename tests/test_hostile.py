@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tensorgraph.calculator import TensorGraphCalculator
 from tensorgraph.errors import StructureError, TensorGraphError
-from tensorgraph.runtime.batch import Batch, batch_structures
+from tensorgraph.model.batch import Batch, batch_structures
 from tests.helpers import GENERATED, package
 
 HIPNN = GENERATED / "hipnn"

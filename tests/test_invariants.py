@@ -18,7 +18,7 @@ from tensorgraph.algebra import embedding
 from tensorgraph.compiler import compile_spec
 from tensorgraph.emit import write_package
 from tensorgraph.graphs import Multigraph
-from tensorgraph.runtime import load_package
+from tensorgraph.model import load_package
 from tensorgraph.spec import parse_spec
 
 ROOT = Path(__file__).parents[1]
@@ -313,7 +313,7 @@ def test_importing_a_package_again_breaks_nothing():
     code = """
 import gc, sys; sys.path.insert(0, '..')
 import torch, hiphop4
-from tensorgraph.runtime import load_package
+from tensorgraph.model import load_package
 def check(package):
     x = torch.randn(2, 16, 3, dtype=torch.float64, requires_grad=True)
     sys.modules[package.__name__ + '.invariants'].PROGRAMS.double_backward(x, package.invariants(x), x)

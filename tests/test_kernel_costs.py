@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tensorgraph.cli.output import print_table
 from tensorgraph.errors import KernelError
-from tensorgraph.kernels import (
+from tensorgraph.kernel_study import (
     DTYPES,
     GPU,
     GPUS,
@@ -21,9 +21,9 @@ from tensorgraph.kernels import (
     read_amdgcn,
     read_sass,
 )
-from tensorgraph.kernels.disassembly import KINDS
-from tensorgraph.kernels.prediction import resident_blocks
-from tensorgraph.report import kernels_table
+from tensorgraph.kernel_study.disassembly import KINDS
+from tensorgraph.kernel_study.prediction import resident_blocks
+from tensorgraph.reports.tables import kernels_table
 
 PROGRAMS = ("forward", "backward", "double_backward")
 

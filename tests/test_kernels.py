@@ -12,8 +12,8 @@ import pytest
 
 from tensorgraph import cli
 from tensorgraph.compiler import compile_spec
-from tensorgraph.kernels import DTYPES, TARGETS, KernelCost, KernelStudy, Target
-from tensorgraph.kernels.pairs import NEIGHBOURS, pair_kernels
+from tensorgraph.kernel_study import DTYPES, TARGETS, KernelCost, KernelStudy, Target
+from tensorgraph.kernel_study.pairs import NEIGHBOURS, pair_kernels
 from tensorgraph.spec import load_spec, parse_spec
 
 ROOT = Path(__file__).parents[1]
@@ -227,7 +227,7 @@ def test_without_triton_the_command_says_what_to_install(
 
 def test_nothing_compiled_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     row = KernelCost("forward", Target("cuda", 999), DTYPES[0], 8, 0, None, "no such target", ())
-    monkeypatch.setattr("tensorgraph.kernels.require_triton", lambda: None)
-    monkeypatch.setattr("tensorgraph.kernels.study_kernels", lambda *_: KernelStudy("hipnn", "3.9.0", 128, (row,)))
+    monkeypatch.setattr("tensorgraph.kernel_study.require_triton", lambda: None)
+    monkeypatch.setattr("tensorgraph.kernel_study.study_kernels", lambda *_: KernelStudy("hipnn", "3.9.0", 128, (row,)))
     assert cli.main(["kernels", str(ROOT / "specs" / "hipnn.yaml"), "--arch", "999"]) == 1
     assert capsys.readouterr().out.startswith("not compiled: forward for sm_999 in float32: no such target\n")

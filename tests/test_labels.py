@@ -16,7 +16,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from tensorgraph.calculator import TensorGraphCalculator
 from tensorgraph.errors import StructureError
-from tensorgraph.runtime.batch import batch_structures
+from tensorgraph.model.batch import batch_structures
 from tests.helpers import GENERATED, crystal, molecule
 
 STRESS = np.array([[1.0, 0.4, 0.5], [0.4, 2.0, 0.6], [0.5, 0.6, 3.0]]) / 100  # eV/Å³

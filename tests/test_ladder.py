@@ -17,9 +17,9 @@ from torch import Tensor
 from tensorgraph.algebra import embedding
 from tensorgraph.basis import Basis
 from tensorgraph.compiler import Compilation, compile_spec
+from tensorgraph.contractions.types import run as run_contractions
 from tensorgraph.emit import emit_package, write_package
-from tensorgraph.program.types import run as run_contractions
-from tensorgraph.runtime import load_package
+from tensorgraph.model import load_package
 from tensorgraph.scalar import Instruction, Opcode, evaluate
 from tensorgraph.spec import parse_spec
 from tests.helpers import gpu

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tensorgraph.errors import PackageError
-from tensorgraph.runtime.loading import load_package
+from tensorgraph.model.loading import load_package
 from tests.helpers import GENERATED, build
 
 

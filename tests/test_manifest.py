@@ -11,7 +11,7 @@ from tensorgraph import manifest
 from tensorgraph.cli import main
 from tensorgraph.errors import PackageError
 from tensorgraph.manifest import read_manifest
-from tensorgraph.runtime.loading import load_package
+from tensorgraph.model.loading import load_package
 
 HEAD = '{"name": "p", "spec_digest": "d", "basis": '
 WRONG = {

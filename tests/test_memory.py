@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import json, resource, sys, torch
-from tensorgraph.runtime import keep_freed_memory
+from tensorgraph.model import keep_freed_memory
 took_effect = keep_freed_memory() if sys.argv[1] == "kept" else False
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

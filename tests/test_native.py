@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tensorgraph.compiler import compile_spec
 from tensorgraph.emit import c, write_package
-from tensorgraph.runtime import load_package
+from tensorgraph.model import load_package
 from tensorgraph.scalar import Instruction, Opcode, Store
 from tensorgraph.spec import parse_spec
 from tests.helpers import counting_compiler, library_in, put, uses, with_threads
@@ -162,7 +162,7 @@ REMOVED = """
 import shutil, sys, warnings
 warnings.simplefilter("error")
 import torch
-from tensorgraph.runtime import load_package
+from tensorgraph.model import load_package
 first = load_package(sys.argv[1])
 shutil.rmtree(sys.argv[1])
 from generated import hiphop4

@@ -17,8 +17,8 @@ from ase.build import bulk
 from ase.io import write
 
 from tensorgraph.errors import StructureError
-from tensorgraph.runtime.batch import batch_structures
-from tensorgraph.runtime.neighbours import neighbour_pairs, neighbour_tensors
+from tensorgraph.model.batch import batch_structures
+from tensorgraph.neighbours.lists import neighbour_pairs, neighbour_tensors
 from tests.helpers import crystal, molecule
 
 Random = np.random.Generator
@@ -204,7 +204,7 @@ PROGRAM = """
 import resource, sys
 from io import StringIO
 from ase.io import read
-from tensorgraph.runtime.neighbours import neighbour_pairs
+from tensorgraph.neighbours.lists import neighbour_pairs
 shapes = read(StringIO(sys.stdin.read()), ":", format="extxyz")
 for atoms in shapes:
     print(len(neighbour_pairs(atoms, 5.0)[0][0]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)

@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from bench.published import Published
-from tensorgraph.runtime import neighbours
+from tensorgraph.model import neighbours
 from tests.helpers import WITH_NETWORK, architecture, batch_of, molecule, package, small_model
 
 ORDERS = {"hiphop5": 4, "hiphop4": 3, "hipnn": None}  # vertices of the published set

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tensorgraph.basis import derive
+from tensorgraph.contractions import contraction_program, search
 from tensorgraph.emit.printing import literal
 from tensorgraph.graphs import Multigraph, canonical
-from tensorgraph.program import contraction_program, search
 from tensorgraph.scalar import (
     ArrayRef,
     Builder,

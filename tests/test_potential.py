@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from tensorgraph import cli, potential
 from tensorgraph.errors import BudgetError, CheckpointError, PackageError
+from tensorgraph.model.checkpoint import save_checkpoint
 from tensorgraph.potential import load_model, members_of, open_potential, package_of_checkpoint
-from tensorgraph.runtime.checkpoint import save_checkpoint
 from tests.helpers import GENERATED, batch_of, molecule, package
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from tensorgraph.algebra import embedding
 from tensorgraph.basis import derive
+from tensorgraph.contractions import contraction_program, run
+from tensorgraph.contractions.search import cut_cost, cuts
 from tensorgraph.graphs import Multigraph, canonical
-from tensorgraph.program import contraction_program, run
-from tensorgraph.program.search import cut_cost, cuts
 
 CASES = [
     ("connected", 5, 3),

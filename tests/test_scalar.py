@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tensorgraph.algebra import contract, embedding
 from tensorgraph.basis import derive
-from tensorgraph.program import contraction_program
+from tensorgraph.contractions import contraction_program
 from tensorgraph.scalar import (
     ArrayRef,
     Builder,

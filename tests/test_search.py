@@ -10,10 +10,10 @@ import pytest
 
 from tensorgraph.basis import derive
 from tensorgraph.compiler import compile_spec
+from tensorgraph.contractions import contraction_program, search
+from tensorgraph.contractions.search import cut_cost, cuts
 from tensorgraph.graphs import Multigraph, canonical, to_networkx
-from tensorgraph.program import contraction_program, search
-from tensorgraph.program.search import cut_cost, cuts
-from tensorgraph.report import build_table
+from tensorgraph.reports.tables import build_table
 from tensorgraph.spec import BasisSpec, Spec
 
 

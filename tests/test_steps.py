@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tensorgraph.runtime.batch import Batch
+from tensorgraph.model.batch import Batch
 from tests import helpers
 from tests.helpers import batch_of, gpu, molecule, package, small_model
 

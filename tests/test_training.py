@@ -23,7 +23,7 @@ from tensorgraph import cli
 from tensorgraph.calculator import TensorGraphCalculator
 from tensorgraph.committee import CommitteeCalculator
 from tensorgraph.errors import CheckpointError, DataError, SpecError, StructureError, TrainingError
-from tensorgraph.runtime.checkpoint import training_of_checkpoint
+from tensorgraph.model.checkpoint import training_of_checkpoint
 from tensorgraph.training import state as state_module
 from tensorgraph.training.config import load_config, parse_config
 from tensorgraph.training.run import train

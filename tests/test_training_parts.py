@@ -13,9 +13,9 @@ from training_runs import SPEC, copper
 
 from tensorgraph.dataset import LabelledStructure, Origin
 from tensorgraph.errors import DataError, TrainingError
+from tensorgraph.model.batch import batch_structures
+from tensorgraph.model.labels import TARGETS, LabelChoice, read_labels
 from tensorgraph.potential import package_of_spec
-from tensorgraph.runtime.batch import batch_structures
-from tensorgraph.runtime.labels import TARGETS, LabelChoice, read_labels
 from tensorgraph.spec import parse_spec
 from tensorgraph.training.batches import epoch_batches, ordered_batches, share
 from tensorgraph.training.config import BatchConfig, StartConfig, parse_config

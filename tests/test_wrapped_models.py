@@ -10,8 +10,8 @@ import torch
 from torch.nn.utils import parametrize
 
 from tensorgraph.errors import CheckpointError
-from tensorgraph.runtime.checkpoint import load_checkpoint, save_checkpoint
-from tensorgraph.runtime.unwrapping import unwrapped
+from tensorgraph.model.checkpoint import load_checkpoint, save_checkpoint
+from tensorgraph.model.unwrapping import unwrapped
 from tests.helpers import package, quiet
 
 

@@ -16,8 +16,8 @@ from typing import Any
 from bench.runner import machine
 from tensorgraph.atomic import write_file
 from tensorgraph.errors import INTERRUPTED
+from tensorgraph.model.checkpoint import training_of_checkpoint
 from tensorgraph.potential import members_of, read_spec
-from tensorgraph.runtime.checkpoint import training_of_checkpoint
 from tensorgraph.training.command import stderr_line, tested
 from tensorgraph.training.config import TrainConfig, load_config
 from tensorgraph.training.folder import LAST

@@ -170,12 +170,6 @@ class Basis:
             "certificate": self.certificate.to_json(),
         }
 
-    def _repr_html_(self) -> str:
-        """The table that a notebook shows."""
-        from tensorgraph.basis.html import basis_html
-
-        return basis_html(self)
-
     def __str__(self) -> str:
         return "\n".join([self.title, *(f"  {invariant.name:8} {invariant.graph}" for invariant in self.invariants)])
 

@@ -12,7 +12,7 @@ from tensorgraph.battery.bounds import BOUNDS
 from tensorgraph.battery.check import Check, worst
 from tensorgraph.battery.structures import SEED, rotation
 from tensorgraph.manifest import read_manifest
-from tensorgraph.runtime.loading import package_directory
+from tensorgraph.model.loading import package_directory
 
 ENVIRONMENTS, NEIGHBOURS, CHANNELS = 20, 12, 4
 

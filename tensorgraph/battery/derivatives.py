@@ -20,7 +20,7 @@ from tensorgraph.battery.check import Check
 from tensorgraph.battery.predictions import LEAST_ENERGY, Floats, Prediction, largest, predictions, scales
 from tensorgraph.battery.structures import PERIODIC, SEED, Maker, structures
 from tensorgraph.battery.subject import Subject
-from tensorgraph.runtime.derivatives import hessian
+from tensorgraph.model.derivatives import hessian
 
 LEVELS = 4
 LENGTHS = {torch.float64: 0.004, torch.float32: 0.03}

@@ -15,7 +15,7 @@ from tensorgraph.battery.check import Check
 from tensorgraph.battery.predictions import Floats, predictions
 from tensorgraph.battery.structures import SEED, water_cluster
 from tensorgraph.battery.subject import Subject
-from tensorgraph.runtime.derivatives import hessian
+from tensorgraph.model.derivatives import hessian
 
 MOLECULES = 2  # of water
 STEPS = 1000

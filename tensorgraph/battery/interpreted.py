@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tensorgraph.battery.switching import Dispatch, programs_by
-from tensorgraph.runtime.loading import package_directory
+from tensorgraph.model.loading import package_directory
 
 _PROGRAM = Path(__file__).with_name("interpreter.py")
 

@@ -31,8 +31,8 @@ from tensorgraph.battery.predictions import (
 )
 from tensorgraph.battery.structures import SEED, Maker, structures
 from tensorgraph.battery.subject import Subject
-from tensorgraph.runtime.batch import batch_structures
-from tensorgraph.runtime.neighbours import SMALLEST_DISTANCE
+from tensorgraph.model.batch import batch_structures
+from tensorgraph.neighbours.lists import SMALLEST_DISTANCE
 
 POINTS = 4  # on either side of the cutoff
 GAPS = {torch.float64: 2e-4, torch.float32: 1e-2}

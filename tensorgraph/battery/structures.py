@@ -11,7 +11,7 @@ from ase.build import molecule
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
-from tensorgraph.runtime.neighbours import neighbour_pairs
+from tensorgraph.neighbours.lists import neighbour_pairs
 
 SEED = 11
 PERIODIC = tuple((bool(k & 1), bool(k & 2), bool(k & 4)) for k in range(8))

@@ -12,9 +12,9 @@ import torch
 from ase import Atoms
 
 from tensorgraph.errors import PackageError
+from tensorgraph.model.batch import Batch, batch_structures
+from tensorgraph.model.loading import package_directory
 from tensorgraph.potential import load_model
-from tensorgraph.runtime.batch import Batch, batch_structures
-from tensorgraph.runtime.loading import package_directory
 
 
 @dataclass(frozen=True)

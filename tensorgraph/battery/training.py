@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tensorgraph.battery.structures import Maker
 from tensorgraph.battery.subject import Subject
-from tensorgraph.runtime.batch import Batch
+from tensorgraph.model.batch import Batch
 
 Values = tuple[Tensor, Tensor, Tensor, Tensor]
 """Energy [n_structures] and energies [n_atoms] (eV), forces [n_atoms, 3] (eV/Å), virial [n_structures, 3, 3] (eV)."""

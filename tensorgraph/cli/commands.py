@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def build(arguments: argparse.Namespace) -> int:
     from tensorgraph.compiler import compile_spec
     from tensorgraph.emit.writing import check_package, write_package
-    from tensorgraph.report import build_table
+    from tensorgraph.reports.tables import build_table
 
     spec = load(arguments.spec)
     start = time.perf_counter()
@@ -49,7 +49,7 @@ def build(arguments: argparse.Namespace) -> int:
 def show(arguments: argparse.Namespace) -> int:
     from tensorgraph.compiler import derive_basis
     from tensorgraph.layer import plan_layers
-    from tensorgraph.report import show_table
+    from tensorgraph.reports.tables import show_table
 
     if arguments.neighbours is not None and not 0 < arguments.neighbours < 10**6:
         return fail(f"tensorgraph: --neighbours is {arguments.neighbours}; allowed: 1 to 999999", 2)
@@ -66,7 +66,7 @@ def show(arguments: argparse.Namespace) -> int:
 def verify(arguments: argparse.Namespace) -> int:
     from tensorgraph.battery import NAMES, verify
     from tensorgraph.battery.table import verification_table
-    from tensorgraph.runtime.arguments import DTYPES, checked_device
+    from tensorgraph.neighbours.arguments import DTYPES, checked_device
 
     if arguments.checkpoint is not None and arguments.package.is_file():
         return fail(f"tensorgraph: {arguments.package} is a file, not the package of {arguments.checkpoint}", 2)
@@ -132,8 +132,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def kernels(arguments: argparse.Namespace) -> int:
     from tensorgraph.compiler import compile_spec
-    from tensorgraph.kernels import DTYPES, OPERATORS, TARGETS, KernelStudy, Target, require_triton, study_kernels
-    from tensorgraph.report import kernels_table
+    from tensorgraph.kernel_study import DTYPES, OPERATORS, TARGETS, KernelStudy, Target, require_triton, study_kernels
+    from tensorgraph.reports.tables import kernels_table
 
     if not 0 < arguments.channels < 2**31:
         return fail(f"tensorgraph: --channels is {arguments.channels}; allowed: 1 to 2147483647", 2)
@@ -162,8 +162,8 @@ def kernels(arguments: argparse.Namespace) -> int:
 
 
 def atlas(arguments: argparse.Namespace) -> int:
-    from tensorgraph.atlas import atlas_page
     from tensorgraph.compiler import compile_spec
+    from tensorgraph.reports import atlas_page
 
     spec = load(arguments.spec)
     refuse_all_but_files(arguments.out)  # before the work, not after it

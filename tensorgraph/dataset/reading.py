@@ -12,8 +12,8 @@ from ase import Atoms
 from tensorgraph.dataset.files import frames_of
 from tensorgraph.dataset.structure import LabelledStructure, Origin
 from tensorgraph.errors import DataError, StructureError
-from tensorgraph.runtime.batch import check_species
-from tensorgraph.runtime.labels import LabelChoice, read_labels
+from tensorgraph.model.batch import check_species
+from tensorgraph.model.labels import LabelChoice, read_labels
 
 GROUP_KEYS = ("group", "config_type")
 

@@ -11,7 +11,7 @@ from ase.geometry import find_mic
 from numpy.typing import NDArray
 
 from tensorgraph.dataset.structure import LabelledStructure
-from tensorgraph.runtime.labels import cell_volume
+from tensorgraph.model.labels import cell_volume
 
 Floats = NDArray[np.float64]
 

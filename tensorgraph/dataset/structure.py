@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ase import Atoms
 
-from tensorgraph.runtime.labels import Labels
+from tensorgraph.model.labels import Labels
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tensorgraph.dataset.similarity import Work, works_between
 from tensorgraph.dataset.structure import LabelledStructure
 from tensorgraph.errors import StructureError
-from tensorgraph.runtime.neighbours import neighbour_pairs
+from tensorgraph.neighbours.lists import neighbour_pairs
 
 Floats = NDArray[np.float64]
 

@@ -11,12 +11,12 @@ import tensorgraph
 from tensorgraph.algebra import components
 from tensorgraph.algebra.tensors import component_name
 from tensorgraph.basis import Basis
+from tensorgraph.contractions import ContractionProgram
 from tensorgraph.emit import c, pytorch, triton
 from tensorgraph.emit.printing import Commentary
 from tensorgraph.emit.writing import PackageText
 from tensorgraph.graphs.multigraph import rank_letter
 from tensorgraph.layer import LayerPlan
-from tensorgraph.program import ContractionProgram
 from tensorgraph.scalar import Derivatives, StraightLine
 from tensorgraph.spec import NetworkSpec, Spec
 from tensorgraph.spec.elements import ATOMIC_NUMBERS

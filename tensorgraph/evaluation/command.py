@@ -12,8 +12,8 @@ from tensorgraph.dataset import key_of_no_structure, read_structures, unit_warni
 from tensorgraph.errors import DataError
 from tensorgraph.evaluation.evaluation import Evaluation, evaluate
 from tensorgraph.evaluation.predictions import species_of
-from tensorgraph.runtime.arguments import checked_count, checked_device
-from tensorgraph.runtime.labels import TARGETS, LabelChoice
+from tensorgraph.model.labels import TARGETS, LabelChoice
+from tensorgraph.neighbours.arguments import checked_count, checked_device
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from tensorgraph.dataset import LabelledStructure, duplicates, repetition
 from tensorgraph.errors import DataError
 from tensorgraph.evaluation.metrics import Metrics, Predicted, metrics_of
 from tensorgraph.evaluation.predictions import mean_predictions
+from tensorgraph.neighbours.arguments import checked_count, checked_device, checked_dtype
 from tensorgraph.potential import members_of
-from tensorgraph.runtime.arguments import checked_count, checked_device, checked_dtype
 
 MAX_PAIRS = 100_000
 WORST = 5

@@ -13,9 +13,9 @@ import torch
 from tensorgraph.dataset import LabelledStructure
 from tensorgraph.errors import StructureError
 from tensorgraph.evaluation.metrics import Predicted
+from tensorgraph.model.batch import check_species
+from tensorgraph.model.prediction import StructurePrediction, predict
 from tensorgraph.potential import load_model, members_of, package_of_checkpoint
-from tensorgraph.runtime.batch import check_species
-from tensorgraph.runtime.evaluation import StructurePrediction, predict
 
 
 def species_of(checkpoint: str | Path) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from tensorgraph.graphs.canonical import automorphism_count, canonical, canonical_labelling
 from tensorgraph.graphs.counting import connected_count
-from tensorgraph.graphs.drawing import diagram
 from tensorgraph.graphs.enumeration import (
     connected_graphs,
     degree_sequences,
@@ -21,7 +20,6 @@ __all__ = [
     "connected_count",
     "connected_graphs",
     "degree_sequences",
-    "diagram",
     "graphs_of_degree_sequence",
     "multigraphs_of_degree_sequence",
     "to_networkx",

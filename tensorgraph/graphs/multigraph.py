@@ -147,12 +147,6 @@ class Multigraph:
     def __str__(self) -> str:
         return self.formula
 
-    def _repr_svg_(self) -> str:
-        """The diagram, which a notebook shows in place of the ``repr``."""
-        from tensorgraph.graphs.drawing import diagram  # drawing needs this type
-
-        return diagram(self)
-
 
 SCALAR = Multigraph((0,))
 """The vertex of rank 0 that stands alone: the invariant ``s``."""

@@ -18,9 +18,9 @@ from tensorgraph.graphs import Multigraph
 from tensorgraph.hippynn.layout import Layout, weights
 from tensorgraph.hippynn.reading import Network, read_network
 from tensorgraph.manifest import read_manifest
+from tensorgraph.model.checkpoint import save_checkpoint
+from tensorgraph.model.loading import package_directory
 from tensorgraph.potential import package_of_spec
-from tensorgraph.runtime.checkpoint import save_checkpoint
-from tensorgraph.runtime.loading import package_directory
 from tensorgraph.spec import Spec, parse_spec
 
 ENERGY_UNITS: Mapping[str, float] = MappingProxyType(

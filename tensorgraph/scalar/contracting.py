@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tensorgraph.algebra import embedding
+from tensorgraph.contractions import ContractionProgram, Step
+from tensorgraph.contractions.types import leg_owners
 from tensorgraph.graphs import Multigraph
-from tensorgraph.program import ContractionProgram, Step
-from tensorgraph.program.types import leg_owners
 from tensorgraph.scalar.bilinear import WAYS, Forms, Way
 from tensorgraph.scalar.ir import Builder, Linear
 

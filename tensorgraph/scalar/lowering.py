@@ -9,8 +9,8 @@ from itertools import accumulate
 from typing import Generic, NamedTuple, TypeVar
 
 from tensorgraph.algebra import components, embedding, projection
+from tensorgraph.contractions import ContractionProgram
 from tensorgraph.graphs import canonical
-from tensorgraph.program import ContractionProgram
 from tensorgraph.scalar.adjoint import vector_jacobian_product
 from tensorgraph.scalar.contracting import Elements, contracted
 from tensorgraph.scalar.ir import ArrayRef, Axes, Builder, Linear, ScalarProgram

@@ -12,9 +12,9 @@ from tensorgraph.atomic import write_file
 from tensorgraph.dataset import LabelledStructure, read_structures
 from tensorgraph.errors import CheckpointError, MissingToolError, SpecError, TensorGraphError, TrainingError
 from tensorgraph.evaluation import Metrics, Predicted, evaluate, metrics_of
+from tensorgraph.model.memory import keep_freed_memory
+from tensorgraph.neighbours.arguments import chosen_device
 from tensorgraph.potential import load_model, members_of, package_of_spec
-from tensorgraph.runtime.arguments import chosen_device
-from tensorgraph.runtime.memory import keep_freed_memory
 from tensorgraph.spec.elements import ATOMIC_NUMBERS
 from tensorgraph.sweep.config import SweepConfig
 from tensorgraph.sweep.grid import SPEC_FILE, Combination

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from tensorgraph.model.batch import batch_structures
+from tensorgraph.model.timing import interleaved
+from tensorgraph.neighbours.arguments import DTYPES
 from tensorgraph.potential import load_model, members_of, package_of_checkpoint
-from tensorgraph.runtime.arguments import DTYPES
-from tensorgraph.runtime.batch import batch_structures
-from tensorgraph.runtime.timing import interleaved
 
 WARM_UPS = 2  # the first call compiles, the second fills caches
 

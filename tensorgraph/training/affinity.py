@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tensorgraph.errors import TrainingError
-from tensorgraph.runtime.batch import Batch
+from tensorgraph.model.batch import Batch
 from tensorgraph.training.design import FreeParameters
 
 ROUNDING = 1e-9  # relative to the largest energy or force: those of a perfect crystal are zero but for rounding

@@ -16,7 +16,7 @@ from tensorgraph.dataset import (
     unit_warnings,
 )
 from tensorgraph.errors import DataError, TrainingError
-from tensorgraph.runtime.labels import TARGETS, LabelChoice
+from tensorgraph.model.labels import TARGETS, LabelChoice
 from tensorgraph.training.config import DataConfig, LossConfig, TrainConfig, ValidationConfig
 from tensorgraph.training.progress import Tell
 from tensorgraph.training.samples import Samples, list_samples

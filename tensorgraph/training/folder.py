@@ -16,8 +16,8 @@ import torch
 import tensorgraph
 from tensorgraph.atomic import write_atomically
 from tensorgraph.errors import TrainingError
+from tensorgraph.model.checkpoint import save_checkpoint
 from tensorgraph.potential import WEIGHTS
-from tensorgraph.runtime.checkpoint import save_checkpoint
 from tensorgraph.training.config import TrainConfig
 from tensorgraph.training.loop import STATE
 from tensorgraph.training.samples import Samples

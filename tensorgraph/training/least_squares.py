@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tensorgraph.errors import TrainingError
-from tensorgraph.runtime.arguments import DTYPES
+from tensorgraph.neighbours.arguments import DTYPES
 from tensorgraph.training.affinity import check_affine
 from tensorgraph.training.batches import epoch_batches, share
 from tensorgraph.training.config import BatchConfig, TrainConfig

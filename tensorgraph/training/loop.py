@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tensorgraph.errors import CheckpointError, TrainingError
+from tensorgraph.neighbours.arguments import DTYPES
 from tensorgraph.potential import WEIGHTS
-from tensorgraph.runtime.arguments import DTYPES
 from tensorgraph.training.batches import Integers, epoch_batches, share
 from tensorgraph.training.config import TrainConfig
 from tensorgraph.training.loss import TERMS, LossModule

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tensorgraph.runtime.batch import Batch
+from tensorgraph.model.batch import Batch
 
 TERMS = ("energy", "forces", "stress", "hierarchicality")
 

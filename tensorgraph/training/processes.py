@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from tensorgraph.errors import MissingToolError, TrainingError
-from tensorgraph.runtime.arguments import chosen_device
+from tensorgraph.neighbours.arguments import chosen_device
 from tensorgraph.training.config import TrainConfig
 from tensorgraph.training.progress import Tell
 

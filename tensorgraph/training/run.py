@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tensorgraph.runtime.memory import keep_freed_memory
+from tensorgraph.model.memory import keep_freed_memory
 from tensorgraph.training.by_gradient import train_by_gradient
 from tensorgraph.training.by_least_squares import train_by_least_squares
 from tensorgraph.training.config import TrainConfig

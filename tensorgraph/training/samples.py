@@ -15,8 +15,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from tensorgraph.dataset import LabelledStructure
 from tensorgraph.errors import DataError, StructureError
-from tensorgraph.runtime.batch import Batch, list_structure
-from tensorgraph.runtime.labels import TARGETS, cell_volume
+from tensorgraph.model.batch import Batch, list_structure
+from tensorgraph.model.labels import TARGETS, cell_volume
 
 Integers = NDArray[np.int64]
 GIGABYTE = 2**30

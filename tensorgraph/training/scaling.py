@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from tensorgraph.manifest import read_manifest
-from tensorgraph.runtime.batch import Batch
-from tensorgraph.runtime.loading import package_directory
+from tensorgraph.model.batch import Batch
+from tensorgraph.model.loading import package_directory
 from tensorgraph.training.config import StartConfig
 from tensorgraph.training.soap import Scale
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from tensorgraph.dataset import read_structures
 from tensorgraph.errors import PackageError, TrainingError
+from tensorgraph.model.labels import LabelChoice
+from tensorgraph.model.loading import load_package
+from tensorgraph.neighbours.arguments import DTYPES
 from tensorgraph.potential import load_model, package_of_checkpoint, package_of_spec
-from tensorgraph.runtime.arguments import DTYPES
-from tensorgraph.runtime.labels import LabelChoice
-from tensorgraph.runtime.loading import load_package
 from tensorgraph.spec import load_spec
 from tensorgraph.training.batches import epoch_batches, ordered_batches
 from tensorgraph.training.config import BatchConfig, TrainConfig

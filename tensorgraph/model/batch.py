@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tensorgraph.errors import StructureError
-from tensorgraph.runtime.arguments import checked_cutoff, checked_device, checked_dtype, each_structure
-from tensorgraph.runtime.labels import LabelChoice, Labels, cell_volume, read_labels
-from tensorgraph.runtime.neighbours import neighbour_pairs, species_name
+from tensorgraph.model.labels import LabelChoice, Labels, cell_volume, read_labels
+from tensorgraph.neighbours.arguments import checked_cutoff, checked_device, checked_dtype, each_structure
+from tensorgraph.neighbours.lists import neighbour_pairs, species_name
 
 FAR = 1e4  # Å; beyond any cutoff of a spec, far within the range of float32
 NO_TARGETS = LabelChoice((), frozenset(), {})

@@ -16,9 +16,9 @@ from typing import Any
 
 from tensorgraph.compiler import Compilation
 from tensorgraph.errors import KernelError, MissingToolError
-from tensorgraph.kernels.disassembly import MachineCode, read_amdgcn, read_sass
-from tensorgraph.kernels.pairs import MODULES, PairKernel, pair_kernels
-from tensorgraph.kernels.prediction import GPUS, ROWS, Prediction, Work, predict
+from tensorgraph.kernel_study.disassembly import MachineCode, read_amdgcn, read_sass
+from tensorgraph.kernel_study.pairs import MODULES, PairKernel, pair_kernels
+from tensorgraph.kernel_study.prediction import GPUS, ROWS, Prediction, Work, predict
 from tensorgraph.scalar import StraightLine
 
 _WORKER = Path(__file__).with_name("worker.py")

@@ -11,8 +11,8 @@ from ase import Atoms
 from torch import Tensor
 
 from tensorgraph.errors import StructureError
-from tensorgraph.runtime.arguments import checked_cutoff
-from tensorgraph.runtime.neighbours import ROUNDING, Flags, Floats, Integers, Placed, named_by_species, tensors_of
+from tensorgraph.neighbours.arguments import checked_cutoff
+from tensorgraph.neighbours.lists import ROUNDING, Flags, Floats, Integers, Placed, named_by_species, tensors_of
 
 
 @dataclass(frozen=True)

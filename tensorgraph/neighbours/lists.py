@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tensorgraph.errors import StructureError
-from tensorgraph.runtime.arguments import LARGEST_LENGTH, checked_cutoff
-from tensorgraph.runtime.search import Listed, close_pairs, reduced
+from tensorgraph.neighbours.arguments import LARGEST_LENGTH, checked_cutoff
+from tensorgraph.neighbours.search import Listed, close_pairs, reduced
 
 SMALLEST_DISTANCE = 1e-3  # Å; atoms closer than this coincide, and the direction between them is undefined
 SMALLEST_HEIGHT = 0.1  # Å between opposite faces of the periodic lattice; thinner ones have no end of images

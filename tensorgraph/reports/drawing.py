@@ -9,9 +9,9 @@ from math import pi
 import numpy as np
 
 from tensorgraph.graphs.canonical import canonical
-from tensorgraph.graphs.layout import free_directions, layout
 from tensorgraph.graphs.multigraph import Multigraph, rank_letter
-from tensorgraph.graphs.scoring import bulge, disc_radius
+from tensorgraph.reports.layout import free_directions, layout
+from tensorgraph.reports.scoring import bulge, disc_radius
 
 VIEW = 120
 PALETTE = ("#bdbdbd", "#6bb8ea", "#f2b134", "#3fb68e", "#d88bb8", "#ece04e", "#ea7f3d", "#9db1f0", "#c5a07a")

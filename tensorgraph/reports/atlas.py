@@ -7,13 +7,23 @@ from math import floor, log10
 
 import tensorgraph
 from tensorgraph.algebra import contraction_cost
-from tensorgraph.atlas.text import KINDS, LINEARLY_DEPENDENT, MULTIDEGREES, PROGRAM, READING, REFERENCES, STRATA, STYLE
 from tensorgraph.basis import Basis, Dropped, Invariant
-from tensorgraph.basis.html import formula_html
 from tensorgraph.compiler import Compilation
-from tensorgraph.graphs import Multigraph, automorphism_count, diagram
+from tensorgraph.contractions import ContractionProgram
+from tensorgraph.graphs import Multigraph, automorphism_count
 from tensorgraph.graphs.multigraph import rank_letter
-from tensorgraph.program import ContractionProgram
+from tensorgraph.reports.drawing import diagram
+from tensorgraph.reports.html import formula_html
+from tensorgraph.reports.prose import (
+    KINDS,
+    LINEARLY_DEPENDENT,
+    MULTIDEGREES,
+    PROGRAM,
+    READING,
+    REFERENCES,
+    STRATA,
+    STYLE,
+)
 
 
 def atlas_page(compilation: Compilation) -> str:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tensorgraph.kernels.disassembly import MachineCode
+from tensorgraph.kernel_study.disassembly import MachineCode
 
 ROWS = 1_000_000
 """Rows that a predicted time is for."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
 
-from tensorgraph.graphs import Multigraph, diagram
+from tensorgraph.basis import Basis
+from tensorgraph.graphs import Multigraph
 from tensorgraph.graphs.multigraph import rank_letter
-
-if TYPE_CHECKING:
-    from tensorgraph.basis.types import Basis
+from tensorgraph.reports.drawing import diagram
 
 _HEADINGS = ("diagram", "name", "contraction", "einsum", "order")
 _LEFT = ' style="text-align:left"'

@@ -1,6 +1,6 @@
 """What the Triton kernels of a spec cost, without a GPU: compiled ahead of time, disassembled, predicted."""
 
-from tensorgraph.kernels.compilation import (
+from tensorgraph.kernel_study.compilation import (
     DTYPES,
     OPERATORS,
     TARGETS,
@@ -11,8 +11,8 @@ from tensorgraph.kernels.compilation import (
     require_triton,
     study_kernels,
 )
-from tensorgraph.kernels.disassembly import MachineCode, read_amdgcn, read_sass
-from tensorgraph.kernels.prediction import GPU, GPUS, Prediction, Work, predict
+from tensorgraph.kernel_study.disassembly import MachineCode, read_amdgcn, read_sass
+from tensorgraph.kernel_study.prediction import GPU, GPUS, Prediction, Work, predict
 
 __all__ = [
     "DTYPES",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tensorgraph.graphs.canonical import canonical, canonical_labelling
 from tensorgraph.graphs.multigraph import Multigraph
-from tensorgraph.graphs.scoring import SMALLEST, best, disc_radius, scaled
+from tensorgraph.reports.scoring import SMALLEST, best, disc_radius, scaled
 
 Points = dict[int, complex]
 Coordinates = tuple[tuple[float, float], ...]

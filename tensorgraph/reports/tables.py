@@ -13,8 +13,8 @@ from tensorgraph.basis import Basis, derive
 from tensorgraph.basis.verification import rank_on
 from tensorgraph.compiler import Compilation
 from tensorgraph.errors import BudgetError
-from tensorgraph.kernels import KernelStudy
-from tensorgraph.kernels.prediction import COPY_FRACTION, GPUS, ROWS
+from tensorgraph.kernel_study import KernelStudy
+from tensorgraph.kernel_study.prediction import COPY_FRACTION, GPUS, ROWS
 from tensorgraph.layer import LayerPlan
 
 

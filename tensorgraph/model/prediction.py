@@ -12,10 +12,10 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from tensorgraph.errors import StructureError
-from tensorgraph.runtime.arguments import checked_count, checked_cutoff, each_structure
-from tensorgraph.runtime.batch import ListedStructure, join_structures, list_structure
-from tensorgraph.runtime.labels import cell_volume
-from tensorgraph.runtime.unwrapping import unwrapped
+from tensorgraph.model.batch import ListedStructure, join_structures, list_structure
+from tensorgraph.model.labels import cell_volume
+from tensorgraph.model.unwrapping import unwrapped
+from tensorgraph.neighbours.arguments import checked_count, checked_cutoff, each_structure
 
 Floats = NDArray[np.float64]
 

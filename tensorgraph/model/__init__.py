@@ -3,12 +3,12 @@
 Unlike the compiler, this part imports torch; the compiler imports nothing from here.
 """
 
-from tensorgraph.runtime.batch import Batch, batch_structures
-from tensorgraph.runtime.checkpoint import load_checkpoint, save_checkpoint
-from tensorgraph.runtime.evaluation import StructurePrediction, predict
-from tensorgraph.runtime.loading import load_package
-from tensorgraph.runtime.memory import keep_freed_memory
-from tensorgraph.runtime.neighbours import neighbour_tensors
+from tensorgraph.model.batch import Batch, batch_structures
+from tensorgraph.model.checkpoint import load_checkpoint, save_checkpoint
+from tensorgraph.model.loading import load_package
+from tensorgraph.model.memory import keep_freed_memory
+from tensorgraph.model.prediction import StructurePrediction, predict
+from tensorgraph.neighbours.lists import neighbour_tensors
 
 __all__ = [
     "Batch",

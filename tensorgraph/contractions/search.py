@@ -18,8 +18,8 @@ from functools import cache
 from itertools import combinations
 from math import comb
 
+from tensorgraph.contractions.types import ContractionProgram, Operand, Step
 from tensorgraph.graphs import Multigraph, canonical, canonical_labelling
-from tensorgraph.program.types import ContractionProgram, Operand, Step
 
 
 @dataclass(frozen=True)

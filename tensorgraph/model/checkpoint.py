@@ -19,8 +19,8 @@ from torch import Tensor
 from tensorgraph.atomic import write_atomically
 from tensorgraph.errors import CheckpointError
 from tensorgraph.manifest import read_manifest
-from tensorgraph.runtime.loading import package_directory
-from tensorgraph.runtime.unwrapping import tensors_by_name, unwrapped
+from tensorgraph.model.loading import package_directory
+from tensorgraph.model.unwrapping import tensors_by_name, unwrapped
 
 FORMAT = "tensorgraph-checkpoint-1"
 _MAX_SPEC = 2**20  # characters

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tensorgraph.runtime.batch import Batch
+from tensorgraph.model.batch import Batch
 
 
 def hessian(model: Any, batch: Batch) -> Tensor:
