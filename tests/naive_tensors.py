@@ -117,6 +117,28 @@ def spinor_components(tensor: np.ndarray) -> Parts:
     return result
 
 
+def as_real(components: Parts) -> np.ndarray:
+    """The (rank + 1)² independent real numbers of a real tensor's c_ab, in an array of the same shape.
+
+    Of each conjugate pair, the first in row-major order leaves its real part at its own place and its imaginary part at
+    the other's. Of even rank, the middle one is its own partner and real. Each is rational in Cartesian components.
+    """
+    real, imag = (part.ravel() for part in components)
+    half = (len(real) + 1) // 2
+    return np.concatenate([real[:half], imag[: len(real) - half][::-1]]).reshape(components[0].shape)
+
+
+def from_real(values: np.ndarray) -> Parts:
+    """The c_ab of `as_real`, by c[n-a, n-b] = (-1)^(a+b) conj(c[a, b])."""
+    flat, size = values.ravel(), values.size
+    half = size // 2
+    signs = np.array([(-1) ** sum(divmod(place, len(values))) for place in range(half)], dtype=int)
+    imag = flat[size - half :][::-1]
+    real = np.concatenate([flat[: size - half], (signs * flat[:half])[::-1]])
+    whole = np.concatenate([imag, flat[half : size - half] * 0, (-signs * imag)[::-1]])
+    return real.reshape(values.shape), whole.reshape(values.shape)
+
+
 def pairing(ranks: Sequence[int], edges: Edges) -> dict[tuple[int, ...], int]:
     """w(a): the expansion of Π_edges [α_i α_j] by the degree a_i in the second component of each α_i; integers."""
     terms: Counter[tuple[int, ...]] = Counter({(0,) * len(ranks): 1})

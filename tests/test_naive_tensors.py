@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from tests.naive_tensors import (
+    as_real,
     contract,
+    from_real,
     moment,
     pairing,
     spinor_components,
@@ -70,6 +72,15 @@ def test_spinor_components_of_real_tensors_come_in_conjugate_pairs(rank):
     signs = np.array([[(-1) ** (a + b) for b in range(rank + 1)] for a in range(rank + 1)])
     assert np.array_equal(real[::-1, ::-1], signs * real)
     assert np.array_equal(imag[::-1, ::-1], -signs * imag)
+    assert np.array_equal(from_real(as_real((real, imag))), (real, imag))
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_real_numbers_of_spinor_components_are_independent(rank):
+    """As many as a symmetric traceless tensor in four dimensions has: (rank + 1)²."""
+    points = np.random.default_rng(rank).integers(-3, 4, size=(2 * (rank + 1) ** 2, 4)).astype(object)
+    rows = [as_real(spinor_components(traceless(moment(rank, [u], [1])))).ravel() for u in points]
+    assert np.linalg.matrix_rank(np.array(rows, dtype=float)) == (rank + 1) ** 2
 
 
 @pytest.mark.parametrize("ranks", TRIANGLES)
@@ -117,3 +128,25 @@ def test_transvectants_are_the_symmetric_traceless_parts_of_partial_contractions
     expected = spinor_components(traceless(np.asarray(symmetric, dtype=object)))
     found = transvectant(order, spinor_components(first), spinor_components(second))
     assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("ranks", "edges"),
+    [
+        ((2, 2), {(0, 1): 2}),
+        ((3, 2, 1), triangle(3, 2, 1)),
+        ((2, 2, 2), triangle(2, 2, 2)),
+        ((4, 2, 2), {(0, 1): 2, (0, 2): 2}),
+    ],
+)
+def test_contractions_of_moment_tensors_are_sums_of_powers_of_dot_products(ranks, edges):
+    """In three dimensions, traces and all: the scalars of Shapeev, Multiscale Model. Simul. 14, 1153 (2016)."""
+    points = np.array(POINTS, dtype=object)[:, :3]
+    weights = [Fraction(1 + i, 3) for i in range(len(points))]
+    gram = points @ points.T
+    expected = sum(
+        np.prod([weights[i] for i in chosen])
+        * np.prod([gram[chosen[i], chosen[j]] ** k for (i, j), k in edges.items()])
+        for chosen in product(range(len(points)), repeat=len(ranks))
+    )
+    assert contract([moment(rank, points, weights) for rank in ranks], edges) == expected
