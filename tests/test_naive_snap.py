@@ -96,6 +96,20 @@ def test_an_atom_without_neighbours_has_the_multiplicities():
     np.testing.assert_allclose(bispectrum(8, points, weights), [n + 1 for _, _, n in triples(8)], rtol=1e-13)
 
 
+def test_power_spectrum_of_two_atoms_is_a_chebyshev_polynomial_of_their_distance():
+    """B_{j,0,j} = (s + h) ((n + 1) (s² + h²) + 2 s h sin((n + 1) θ0) / sin θ0), s the centre's weight, h = w f_c(r)."""
+    distance, cutoff, rmin0, weight, wself = 2.5, 4.0, 0.5, 0.7, 1.3
+    angle = 0.9 * np.pi * 2 / 3.5
+    h = weight * (np.cos(np.pi * 2 / 3.5) + 1) / 2
+    displacement = distance * np.array([[2.0, -1.0, 2.0]]) / 3
+    arguments = {"cutoff": cutoff, "rfac0": 0.9, "rmin0": rmin0, "wself": wself}
+    values = dict(zip(triples(8), bispectrum(8, *environment(displacement, weight, **arguments)), strict=True))
+    for n in range(9):
+        overlap = np.sin((n + 1) * angle) / np.sin(angle)
+        expected = (wself + h) * ((n + 1) * (wself**2 + h**2) + 2 * wself * h * overlap)
+        assert values[n, 0, n] == pytest.approx(expected, rel=1e-13)
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_bispectrum_is_invariant_under_rotations_and_reflections(seed):
     arguments = random_environment(seed)
