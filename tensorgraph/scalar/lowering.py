@@ -213,6 +213,6 @@ def lower_sensitivities() -> Derivatives[ScalarProgram]:
     parameters = _Array.of(builder, ArrayRef("parameters", 2, Axes.COLUMNS))
     (inverse_distance, cutoff), (center, sigma) = radial.elements, parameters.elements
     scaled = builder.product(sigma, builder.sum([inverse_distance, -center]))
-    gaussian = builder.exponential(builder.product(scaled, scaled).scaled(Fraction(-1, 2)))
+    gaussian = builder.apply("exp", builder.product(scaled, scaled).scaled(Fraction(-1, 2)))
     value = builder.product(gaussian, cutoff)
     return _derivatives(builder, [radial, parameters], ArrayRef("sensitivities", 1), [value])
