@@ -9,13 +9,12 @@ from tensorgraph.basis import Basis, derive
 from tensorgraph.contractions import ContractionProgram, contraction_program
 from tensorgraph.emit import PackageText, emit_package
 from tensorgraph.layer import LayerPlan, plan_layers
+from tensorgraph.network.pairs import lower_sensitivities, lower_tensor_components
 from tensorgraph.scalar import (
     Derivatives,
     ScalarProgram,
     StraightLine,
     lower_invariants,
-    lower_sensitivities,
-    lower_tensor_components,
     scheduled,
 )
 from tensorgraph.spec import BasisSpec, Spec

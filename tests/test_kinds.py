@@ -36,7 +36,8 @@ from tensorgraph.graphs import (
     connected_graphs,
     multigraphs_of_degree_sequence,
 )
-from tensorgraph.scalar import evaluate, lower_invariants, lower_tensor_components
+from tensorgraph.network.pairs import lower_tensor_components
+from tensorgraph.scalar import evaluate, lower_invariants
 
 EPSILON = Kind(3, role="epsilon")
 LEVEL = (2, 4, 1)  # of moment tensor potentials: 2 + 4 μ + ν for each factor

@@ -12,6 +12,7 @@ from tensorgraph.algebra import Layout, contract, embedding
 from tensorgraph.basis import derive
 from tensorgraph.contractions import contraction_program
 from tensorgraph.graphs import Kind
+from tensorgraph.network.pairs import lower_tensor_components
 from tensorgraph.scalar import (
     ArrayRef,
     Builder,
@@ -21,7 +22,6 @@ from tensorgraph.scalar import (
     StraightLine,
     evaluate,
     lower_invariants,
-    lower_tensor_components,
     scheduled,
     vector_jacobian_product,
 )

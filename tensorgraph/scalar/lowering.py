@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
-from itertools import accumulate
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Iterator, Sequence
 
-from tensorgraph.algebra import components, embedding, projection, traceless
+from tensorgraph.algebra import embedding, traceless
 from tensorgraph.algebra.tensors import levi_civita
 from tensorgraph.contractions import ContractionProgram, Output
 from tensorgraph.graphs import canonical
 from tensorgraph.scalar.adjoint import vector_jacobian_product
 from tensorgraph.scalar.contracting import Elements, contracted
-from tensorgraph.scalar.ir import ArrayRef, Axes, Builder, Linear, ScalarProgram
-from tensorgraph.scalar.scaling import rescaled
-from tensorgraph.scalar.sharing import shared
-
-T = TypeVar("T")
-
-
-class Derivatives(NamedTuple, Generic[T]):
-    """The three programs that training on forces needs.
-
-    - ``forward``: arguments → values
-    - ``backward``: arguments, cotangent of the values → cotangents of the arguments
-    - ``double_backward``: those and cotangents of backward's results → cotangents of all that backward takes
-    """
-
-    forward: T
-    backward: T
-    double_backward: T
+from tensorgraph.scalar.derivatives import Argument, Derivatives, derived
+from tensorgraph.scalar.ir import ArrayRef, Builder, Linear, ScalarProgram
 
 
 def lower_invariants(program: ContractionProgram) -> Derivatives[ScalarProgram]:
     """Value, gradient and double gradient of a contraction program, from one builder."""
     builder = Builder()
-    features = _Array.of(builder, ArrayRef("features", program.layout.size))
+    features = Argument.of(builder, ArrayRef("features", program.layout.size))
     values = contracted(builder, program, features.elements)
     outputs = [_closed(builder, program, values, output) for output in program.outputs]
 
@@ -47,7 +27,7 @@ def lower_invariants(program: ContractionProgram) -> Derivatives[ScalarProgram]:
         return _gradient(builder, program, values, features.elements, outputs, weights)
 
     flat = [element for elements in outputs for element in elements]
-    return _derivatives(builder, [features], ArrayRef("invariants", len(flat)), flat, gradient)
+    return derived(builder, [features], ArrayRef("invariants", len(flat)), flat, gradient)
 
 
 def _closed(
@@ -65,61 +45,6 @@ def _closed(
         builder.sum(e.scaled(factor) for e, factor in zip(paired, row, strict=True) if factor)
         for row in traceless(output.rank, dimension)
     )
-
-
-@dataclass(frozen=True)
-class _Array:
-    """An input array and its elements in a builder."""
-
-    ref: ArrayRef
-    elements: tuple[Linear, ...]
-
-    @classmethod
-    def of(cls, builder: Builder, ref: ArrayRef) -> _Array:
-        return cls(ref, tuple(builder.input(ref.name, k) for k in range(ref.size)))
-
-
-def _derivatives(
-    builder: Builder,
-    arguments: Sequence[_Array],
-    output: ArrayRef,
-    values: Sequence[Linear],
-    gradient: Callable[[Sequence[Linear]], Sequence[Linear]] | None = None,
-) -> Derivatives[ScalarProgram]:
-    """The three programs of values that were built from arguments; ``gradient`` may know a better way to the second.
-
-    The cotangent of an array ``x`` is ``grad_x``, that of ``grad_x`` is ``grad_grad_x``.
-    """
-    elements = [element for argument in arguments for element in argument.elements]
-    cotangent = _Array.of(builder, _cotangent(output))
-    if gradient is None:
-        slope = vector_jacobian_product(builder, values, cotangent.elements, elements)
-    else:
-        slope = tuple(gradient(cotangent.elements))
-    seconds = [_Array.of(builder, _cotangent(_cotangent(argument.ref))) for argument in arguments]
-    weights = [element for second in seconds for element in second.elements]
-    both = vector_jacobian_product(builder, slope, weights, [*elements, *cotangent.elements])
-    given = [argument.ref for argument in arguments]
-    slopes = [_cotangent(ref) for ref in given]
-    programs = (
-        builder.finish(given, {output: values}),
-        builder.finish([*given, cotangent.ref], _split(slopes, slope)),
-        builder.finish(
-            [*given, cotangent.ref, *(second.ref for second in seconds)],
-            _split([*slopes, _cotangent(cotangent.ref)], both),
-        ),
-    )
-    return Derivatives(*(rescaled(shared(program)) for program in programs))
-
-
-def _cotangent(ref: ArrayRef) -> ArrayRef:
-    return replace(ref, name=f"grad_{ref.name}")
-
-
-def _split(arrays: Sequence[ArrayRef], elements: Sequence[Linear]) -> dict[ArrayRef, Sequence[Linear]]:
-    """Elements in a row, array by array."""
-    ends = list(accumulate(array.size for array in arrays))
-    return {array: elements[end - array.size : end] for array, end in zip(arrays, ends, strict=True)}
 
 
 def _gradient(
@@ -179,40 +104,3 @@ def _transposed_embedding(builder: Builder, elements: Elements, rank: int, dimen
         builder.sum(e.scaled(w) for e, w in zip(elements.ravel().tolist(), weights, strict=True) if w)
         for weights in outer.reshape(-1, outer.shape[-1]).T.tolist()
     ]
-
-
-def lower_tensor_components(max_rank: int, dimension: int = 3) -> Derivatives[ScalarProgram]:
-    """From a unit vector to all components of ``[u…u]_0`` of ranks 0 to ``max_rank``, and its derivatives."""
-    builder = Builder()
-    vectors = _Array.of(builder, ArrayRef("unit_vectors", dimension))
-    values = []
-    for rank in range(max_rank + 1):
-        for component in components(rank, dimension):
-            terms = projection(component).items()
-            values.append(builder.sum(_monomial(builder, vectors.elements, e).scaled(factor) for e, factor in terms))
-    return _derivatives(builder, [vectors], ArrayRef("components", len(values)), values)
-
-
-def _monomial(builder: Builder, axes: Sequence[Linear], exponents: Sequence[int]) -> Linear:
-    """``x^a y^b z^c`` by repeated multiplication, so that lower monomials are shared."""
-    result = builder.one
-    for axis, exponent in zip(axes, exponents, strict=True):
-        for _ in range(exponent):
-            result = builder.product(result, axis)
-    return result
-
-
-def lower_sensitivities() -> Derivatives[ScalarProgram]:
-    """``exp(−½ σ² (u − κ)²) · c`` for rows of pairs and columns of functions, and its derivatives.
-
-    ``radial`` holds u, the inverse distance, and c, the cutoff function; ``parameters`` κ, where u is most sensitive,
-    and σ (Lubbers, Smith and Barros, J. Chem. Phys. 148, 241715, 2018, eq. 5, with κ = 1/μ).
-    """
-    builder = Builder()
-    radial = _Array.of(builder, ArrayRef("radial", 2, Axes.ROWS))
-    parameters = _Array.of(builder, ArrayRef("parameters", 2, Axes.COLUMNS))
-    (inverse_distance, cutoff), (center, sigma) = radial.elements, parameters.elements
-    scaled = builder.product(sigma, builder.sum([inverse_distance, -center]))
-    gaussian = builder.apply("exp", builder.product(scaled, scaled).scaled(Fraction(-1, 2)))
-    value = builder.product(gaussian, cutoff)
-    return _derivatives(builder, [radial, parameters], ArrayRef("sensitivities", 1), [value])
