@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tensorgraph.basis import Basis, derive
 from tensorgraph.contractions import ContractionProgram, contraction_program
 from tensorgraph.emit import PackageText, emit_package
-from tensorgraph.layer import LayerPlan, plan_layers
+from tensorgraph.network.orders import LayerPlan, plan_layers
 from tensorgraph.network.pairs import lower_sensitivities, lower_tensor_components
 from tensorgraph.scalar import (
     Derivatives,

@@ -6,9 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tensorgraph.layer import MACHINES, LayerTerm, Operand, Order, Step, expected_neighbours, plan_layers
-from tensorgraph.layer.orders import plan
-from tensorgraph.layer.term import FACTORS, operations, trees
+from tensorgraph.network.orders import MACHINES, LayerTerm, Operand, Order, Step, expected_neighbours, plan, plan_layers
+from tensorgraph.network.term import FACTORS, operations, trees
 from tensorgraph.spec import load_spec, parse_spec
 
 DENSE = LayerTerm(atoms=5, neighbours=3, components=4, functions=2, channels=6, features=7, species=False)

@@ -131,7 +131,7 @@ def tiny():
 
 def test_a_network_prints_as_its_equations(tiny):
     interaction = next(layer for layer in tiny.layers() if layer.name == "Interaction")
-    assert "    E[i,m,a] = Σ_p,n,b T[p,m] S[p,n] weights[n,a,b] z[j(p),b]" in str(interaction).splitlines()
+    assert "    E[i,m,a] = Σ_p,n,b T[p,m] S[p,n] V[n,a,b] z[j(p),b]" in str(interaction).splitlines()
     assert "    x[i,a] = Σ_k,b mixing[k,b,a] I_normal[i,k,b] + Σ_b self_interaction.weight[a,b] z[i,b] + " in str(
         interaction
     )

@@ -48,7 +48,7 @@ def build(arguments: argparse.Namespace) -> int:
 
 def show(arguments: argparse.Namespace) -> int:
     from tensorgraph.compiler import derive_basis
-    from tensorgraph.layer import plan_layers
+    from tensorgraph.network.orders import plan_layers
     from tensorgraph.reports.tables import show_table
 
     if arguments.neighbours is not None and not 0 < arguments.neighbours < 10**6:

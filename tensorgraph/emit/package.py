@@ -14,7 +14,7 @@ from tensorgraph.contractions import ContractionProgram
 from tensorgraph.emit import c, pytorch, triton
 from tensorgraph.emit.printing import Commentary
 from tensorgraph.emit.writing import PackageText
-from tensorgraph.layer import LayerPlan
+from tensorgraph.network.orders import LayerPlan
 from tensorgraph.scalar import Derivatives, StraightLine
 from tensorgraph.spec import NetworkSpec, Spec
 from tensorgraph.spec.elements import ATOMIC_NUMBERS

@@ -15,6 +15,7 @@ from tensorgraph.network.statements import (
     Pointwise,
     Program,
     Statement,
+    knows_pairs,
     reads_neighbours,
 )
 
@@ -39,6 +40,7 @@ __all__ = [
     "Term",
     "adjoint",
     "contracted_first",
+    "knows_pairs",
     "reads_neighbours",
     "run",
 ]

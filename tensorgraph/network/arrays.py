@@ -8,7 +8,7 @@ index of a fixed extent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 
@@ -38,10 +38,11 @@ RUNNING = {"p": PAIR, "i": ATOM, "j": ATOM, "s": STRUCTURE}
 
 @dataclass(frozen=True)
 class Array:
-    """A named array; its axes count the elements of these spaces."""
+    """A named array; its axes count the elements of these spaces. ``symbol`` is what stands for it in equations."""
 
     name: str
     spaces: tuple[Space, ...]
+    symbol: str = field(default="", compare=False)
 
     def __getitem__(self, letters: str) -> Factor:
         return Factor(self, letters)
@@ -74,7 +75,8 @@ class Factor:
 
     def __str__(self) -> str:
         shown = (f"{letter}(p)" if letter == "j" else letter for letter in self.letters)
-        return f"{self.array.name}[{','.join(shown)}]" if self.letters else self.array.name
+        symbol = self.array.symbol or self.array.name
+        return f"{symbol}[{','.join(shown)}]" if self.letters else symbol
 
 
 @dataclass(frozen=True)

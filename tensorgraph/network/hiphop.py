@@ -88,12 +88,14 @@ def hiphop(spec: NetworkSpec, max_rank: int, invariants: Derivatives[ScalarProgr
     return layer
 
 
-def _linear(name: str, n_out: Space, n_in: Space, bias: bool = True, xavier: bool = False) -> list[Parameter]:
+def _linear(
+    name: str, n_out: Space, n_in: Space, symbols: str, bias: bool = True, xavier: bool = False
+) -> list[Parameter]:
     """Weights of a linear layer: variance 2 / (n_in + n_out) (xavier), or uniform up to 1/√n_in; biases likewise."""
     bound = 1 / sqrt(n_in.extent)
     initial = Normal(sqrt(2 / (n_in.extent + n_out.extent))) if xavier else Uniform(bound)
-    found = [Parameter(Array(f"{name}.weight", (n_out, n_in)), initial)]
-    return [*found, Parameter(Array(f"{name}.bias", (n_out,)), Uniform(bound))] if bias else found
+    found = [Parameter(Array(f"{name}.weight", (n_out, n_in), symbols[0]), initial)]
+    return [*found, Parameter(Array(f"{name}.bias", (n_out,), symbols[1]), Uniform(bound))] if bias else found
 
 
 def _applied(parameters: list[Parameter], z: Array) -> tuple[Term, ...]:
@@ -112,7 +114,7 @@ def _block(sizes: _Sizes, n_in: Space, number: int) -> Layer:
         children.append(Child(f"atom_layers.{k}", _atom_layer(sizes)))
         made.append(Array(f"z_{k + 1}", (ATOM, sizes.features)))
         body.append(Call(children[-1], (made[-1],), (made[-2],)))
-    title = f"an interaction, then {sizes.spec.atom_layers} linear layers, each activated"
+    title = f"An interaction, then {sizes.spec.atom_layers} linear layers, each activated"
     name = "FirstBlock" if number == 0 else "Block"
     return Layer(name, title, (z, directions, radial), (made[-1],), tuple(children), tuple(body))
 
@@ -136,7 +138,7 @@ def _interacting(sizes: _Sizes, n_in: Space, number: int) -> Layer:
 def _atom_layer(sizes: _Sizes) -> Layer:
     """A linear layer, activated."""
     z, x = Array("z", (ATOM, sizes.features)), Array("x", (ATOM, sizes.features))
-    own = _linear("layer", sizes.features, sizes.features, xavier=True)
+    own = _linear("layer", sizes.features, sizes.features, "WB", xavier=True)
     members, body, result = _activated(sizes, x, z)
     title = "z' = R softplus(W z + B) + z" if sizes.spec.residual else "z' = softplus(W z + B)"
     first = Contract(x["ia"], _applied(own, z))
@@ -151,9 +153,9 @@ def _activated(sizes: _Sizes, x: Array, z: Array) -> tuple[list[Member], list[St
     if not sizes.spec.residual:
         return [], [Pointwise(softplus, (result,), (x,), ATOM, out)], result
     body: list[Statement] = [Pointwise(softplus, (hidden,), (x,), ATOM, out)]
-    outer = _linear("outer", out, out)
+    outer = _linear("outer", out, out, "Rr")
     same = z.spaces[1].size == out.size
-    skip = [] if same else _linear("skip", out, z.spaces[1], bias=False)
+    skip = [] if same else _linear("skip", out, z.spaces[1], "A", bias=False)
     skipped = (Term((z["ia"],)),) if same else _applied(skip, z)
     body.append(Contract(result["ia"], (*_applied(outer, hidden), *skipped)))
     return [*outer, *skip], body, result
@@ -185,7 +187,7 @@ def _interaction(sizes: _Sizes, n_in: Space, number: int) -> Layer:
         body.append(Pointwise(sizes.program, (values,), (around,), ATOM, out))
         by_name = {member.name: member.array for member in members}
         if sizes.spec.group_norm:
-            normal = Array("I_normal", values.spaces)
+            normal = Array("I_normal", values.spaces, "Ĩ")
             body.append(Normalise(normal, values, by_name["norm.weight"], by_name["norm.bias"]))
             values = normal
         mixed = by_name["mixing"]["kba"] * values["ikb"]
@@ -201,10 +203,10 @@ def _interaction_members(sizes: _Sizes, n_in: Space) -> list[Parameter]:
     spread = Equidistant(1 / spec.soft_max, 1 / spec.soft_min, inverse=True)
     weights = Normal(sqrt(2 / (n_in.extent * (out.extent + functions.extent))))
     found = [
-        Parameter(Array("sensitivity.mu", (functions,)), spread),
-        Parameter(Array("sensitivity.sigma", (functions,)), Constant(2 * spec.soft_min * functions.extent)),
-        Parameter(Array("weights", (functions, out, n_in)), weights),
-        *_linear("self_interaction", out, n_in, xavier=True),
+        Parameter(Array("sensitivity.mu", (functions,), "μ"), spread),
+        Parameter(Array("sensitivity.sigma", (functions,), "σ"), Constant(2 * spec.soft_min * functions.extent)),
+        Parameter(Array("weights", (functions, out, n_in), "V"), weights),
+        *_linear("self_interaction", out, n_in, "WB", xavier=True),
     ]
     if sizes.tensorial and sizes.spec.group_norm:
         shape = (sizes.invariants, out)
@@ -212,7 +214,7 @@ def _interaction_members(sizes: _Sizes, n_in: Space) -> list[Parameter]:
         found.append(Parameter(Array("norm.bias", shape), Constant(0.0)))
     if sizes.tensorial:
         mixing = Normal(sqrt(2 / (out.extent * (out.extent + sizes.invariants.extent))))
-        found.append(Parameter(Array("mixing", (sizes.invariants, out, out)), mixing))
+        found.append(Parameter(Array("mixing", (sizes.invariants, out, out), "M"), mixing))
     return found
 
 
@@ -221,8 +223,8 @@ def _heads(sizes: _Sizes) -> Layer:
     z = [Array("z0", (ATOM, sizes.species))]
     z += [Array(f"z{k + 1}", (ATOM, sizes.features)) for k in range(sizes.spec.interactions)]
     terms = [Array(f"energy_{k}", (ATOM,)) for k in range(len(z))]
-    members = [_linear("of_species", OUT, sizes.species, bias=False)]
-    members += [_linear(f"of_blocks.{k}", OUT, sizes.features) for k in range(sizes.spec.interactions)]
+    members = [_linear("of_species", OUT, sizes.species, "w", bias=False)]
+    members += [_linear(f"of_blocks.{k}", OUT, sizes.features, "wb") for k in range(sizes.spec.interactions)]
     body = (Contract(e["i"], _applied(own, array)) for e, own, array in zip(terms, members, z, strict=True))
     title = "Ê^n_i = w_n z^n_i + b_n for each stage n of the features, z^0 the species"
     return Layer("EnergyHeads", title, tuple(z), tuple(terms), tuple(p for own in members for p in own), tuple(body))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tensorgraph.network.arrays import RUNNING, Array, Factor, Space, Term
+from tensorgraph.network.arrays import PAIR, RUNNING, Array, Factor, Space, Term
 from tensorgraph.network.weights import Initial
 from tensorgraph.scalar import ArrayRef, Axes, Derivatives, ScalarProgram
 
@@ -116,7 +116,7 @@ class Pointwise:
         return array.spaces if fits and array.spaces == (*rows, *inner, *columns) else None
 
     def __str__(self) -> str:
-        made, read = (", ".join(array.name for array in arrays) for arrays in (self.results, self.sources))
+        made, read = (", ".join(a.symbol or a.name for a in arrays) for arrays in (self.results, self.sources))
         return f"{made} = {self.program}({read}) for each {', '.join(s.name for s in (self.rows, self.columns) if s)}"
 
 
@@ -146,8 +146,8 @@ class Normalise:
             raise ValueError(f"the arrays of {self} have other axes")
 
     def __str__(self) -> str:
-        over, names = self.source.spaces[-1].name, [array.name for array in self.sources]
-        return f"{self.result.name} = normalised({names[0]} over {over}) * {names[1]} + {names[2]}"
+        over, names = self.source.spaces[-1].name, [array.symbol or array.name for array in self.sources]
+        return f"{self.result.symbol or self.result.name} = normalised({names[0]} over {over}) {names[1]} + {names[2]}"
 
 
 @dataclass(frozen=True)
@@ -288,6 +288,12 @@ class Layer:
         return "\n".join([*lines, f"    return {', '.join(array.name for array in self.outputs)}"])
 
 
+def knows_pairs(layer: Layer) -> bool:
+    """Whether a layer does anything with pairs of atoms."""
+    arrays = (a for inner in layer.layers() for s in inner.body for a in (*s.sources, *s.results))
+    return any(PAIR in array.spaces for array in arrays)
+
+
 def reads_neighbours(layer: Layer) -> bool:
     """Whether an array of atoms is read through the neighbour of a pair: a parallel run must exchange ghosts for it."""
     return any(
@@ -302,5 +308,5 @@ def reads_neighbours(layer: Layer) -> bool:
 
 __all__ = [
     "RUNNING", "Call", "Child", "Contract", "Layer", "Normalise", "NormaliseAdjoint", "Parameter", "Pointwise",
-    "Program", "Statement", "reads_neighbours",
+    "Program", "Statement", "knows_pairs", "reads_neighbours",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from tensorgraph.errors import BudgetError
 from tensorgraph.graphs import Kind
 from tensorgraph.kernel_study import KernelStudy
 from tensorgraph.kernel_study.prediction import COPY_FRACTION, GPUS, ROWS
-from tensorgraph.layer import LayerPlan
+from tensorgraph.network.orders import LayerPlan
 
 
 def show_table(basis: Basis, layers: Iterable[LayerPlan] = ()) -> RenderableType:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any
 
-from tensorgraph.layer.machine import MACHINES, Machine
-from tensorgraph.layer.term import FACTORS, LayerTerm, Operand, Step, operations, trees
+from tensorgraph.network.machine import MACHINES, Machine
+from tensorgraph.network.rewriting import contracted_first
+from tensorgraph.network.statements import Call, Child, Contract, Layer, Member, Statement
+from tensorgraph.network.term import FACTORS, LayerTerm, Operand, Step, operations, trees
 from tensorgraph.spec import NetworkSpec, Spec
 
 DENSITY = 0.1
@@ -171,3 +173,36 @@ def _path(steps: tuple[Step, ...]) -> str:
     for step in steps:
         texts[step.result] = f"({texts[step.left]}·{texts[step.right]})"
     return texts[steps[-1].result]
+
+
+def contracted_in_order(layer: Layer, orders: Mapping[str, Order]) -> Layer:
+    """The layer with its sums over neighbours taken in these orders, by the names of the layers that hold them.
+
+    What belongs to atoms alone, or to pairs alone, is a statement of its own then; sums over pairs stay in one.
+    """
+    members = tuple(_inside(member, orders) for member in layer.members)
+    children = {member.path: member for member in members if isinstance(member, Child)}
+    body: list[Statement] = []
+    for statement in layer.body:
+        if isinstance(statement, Call):
+            body.append(replace(statement, child=children[statement.child.path]))
+        elif isinstance(statement, Contract) and layer.name in orders and _is_density(statement):
+            names, result = _FIRST[orders[layer.name]]
+            body += contracted_first(statement, names, result)
+        else:
+            body.append(statement)
+    return replace(layer, members=members, body=tuple(body))
+
+
+_FIRST = {Order.WEIGHTS_FIRST: (("weights", "z"), "Q"), Order.NEIGHBOURS_FIRST: (("T", "z", "S"), "D")}
+"""Which factors are contracted first, and the name of what that gives."""
+
+
+def _is_density(statement: Contract) -> bool:
+    return len(statement.terms) == 1 and len(statement.terms[0].factors) == len(FACTORS)
+
+
+def _inside(member: Member, orders: Mapping[str, Order]) -> Member:
+    if isinstance(member, Child):
+        return replace(member, layer=contracted_in_order(member.layer, orders))
+    return member
