@@ -124,10 +124,11 @@ def test_exported_and_reloaded_in_another_process(name, device, tmp_path):
 
 def operators_of_one_argument():
     """Every public operator, of one of its arguments, with a value of that."""
-    from generated.hiphop5 import invariants, tensor_components
     from generated.hiphop5.grouping import PairGroups
     from generated.hiphop5.moments import moments
     from generated.hiphop5.pairs import environment
+
+    from generated.hiphop5 import invariants, tensor_components
 
     index = PairGroups.of(torch.tensor([[0, 1, 1], [1, 0, 1]]), 2).index
     kinds = torch.tensor([0, 1])

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launching import launch
+from ._runtime.launching import launch
 
 TILE = 512
 THREADS = {"forward": 128, "backward": 128, "double_backward": 128}
