@@ -237,7 +237,7 @@ def _three_atoms(**changes):
 
 def test_neighbour_lists_and_networks_agree_on_when_atoms_coincide() -> None:
     for name in WITH_NETWORK:
-        assert package(name).inputs.SMALLEST_DISTANCE == neighbours.SMALLEST_DISTANCE
+        assert package(name)._runtime.inputs.SMALLEST_DISTANCE == neighbours.SMALLEST_DISTANCE
 
 
 def test_the_model_says_what_it_is() -> None:

@@ -7,7 +7,7 @@ memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 import triton.language as tl
@@ -25,7 +25,7 @@ def options(threads: int, lanes: int) -> dict:
     return {"num_warps": max(1, threads // lanes), "enable_fp_fusion": True}
 
 
-def launch(kernel: Callable, threads: int, grid: tuple[int, ...], arguments: tuple, **constants: int) -> None:
+def launch(kernel: Any, threads: int, grid: tuple[int, ...], arguments: tuple, **constants: int) -> None:
     """Runs a kernel, with so many threads of each program, on the device of its first argument."""
     device = arguments[0].device
     lanes = torch.cuda.get_device_properties(device).warp_size if device.type == "cuda" else 32

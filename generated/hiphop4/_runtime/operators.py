@@ -88,7 +88,7 @@ def is_traced() -> bool:
 
 def check_recording(validate: bool) -> None:
     """Raises RuntimeError in TorchScript, and where checks of values would have to be part of an exported graph."""
-    if torch.jit.is_tracing() or torch.jit.is_scripting():
+    if torch.jit.is_tracing() or torch.jit.is_scripting():  # type: ignore[attr-defined]
         raise RuntimeError("TorchScript would fix how the pairs of this input are sorted; use torch.export instead")
     if validate and torch.compiler.is_exporting():
         raise RuntimeError("checks of values cannot be exported: set `validate = False` on the model first")

@@ -90,7 +90,7 @@ def deviation(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     return next((error for error in errors if error != error), max(errors))
 
 
-def _random(shapes: list[tuple[int, ...]]) -> tuple[Tensor, ...]:
+def _random(shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
     """Numbers of a fixed seed between -1 and 1; those of PyTorch's own generator are the user's."""
     generator = torch.Generator().manual_seed(0)
     made = (torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu") for shape in shapes)

@@ -250,8 +250,10 @@ def _sum(kernel: str, out: Tensor, groups: _Groups, operands: tuple[Tensor, ...]
     """Runs one of the three kernels with two operands, or with four."""
     width = block(kernel, channels, out.element_size())
     grid = (groups.starts.shape[0] - 1, triton.cdiv(channels, width))
-    operands = (*operands, None, None)[:4]
-    arguments, sizes = (out, *operands, *groups), {"SIZE": size, "CHANNELS": channels, "BLOCK": width}
+    arguments, sizes = (
+        (out, *(*operands, None, None)[:4], *groups),
+        {"SIZE": size, "CHANNELS": channels, "BLOCK": width},
+    )
     launch(KERNELS[kernel], THREADS[kernel], grid, arguments, **sizes)
 
 
