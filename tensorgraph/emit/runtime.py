@@ -49,6 +49,8 @@ def refreshed(directory: Path) -> PackageText:
         raise PackageError(
             f"{directory} was printed for interface {found!r} of the runtime, this one has {INTERFACE}; {rebuild}"
         )
+    if manifest["name"] != directory.name:
+        raise PackageError(f"{directory} holds the package {manifest['name']}; rename the folder first")
     refuse_foreign(directory)
     printed = [path for path in manifest["files"] if path != MANIFEST and not path.startswith(f"{FOLDER}/")]
     PackageText(directory.name, tuple((path, "") for path in sorted(printed))).verify()  # before any is read

@@ -215,7 +215,7 @@ class Potential(torch.nn.Module):
 
     def extra_repr(self) -> str:
         symbols = " ".join(symbol for symbol, _ in self.SPECIES)
-        return f"{self.NAME}: {symbols}, {self.BASIS}, cutoff {self.CUTOFF} Å"
+        return f"{self.NAME}: {', '.join(filter(None, (symbols, self.BASIS)))}, cutoff {self.CUTOFF} Å"
 
 
 def _renew_species(model: Potential, _loaded: object = None) -> None:
