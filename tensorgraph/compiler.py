@@ -46,7 +46,7 @@ def compile_spec(spec: Spec, tell: Tell = lambda _: None) -> Compilation:
     """Compiles a spec; nothing is written to disk and torch is not imported. ``tell`` is told what goes on."""
     basis = derive_basis(spec.basis, tell)  # Spec → Basis
     tell("programs")
-    contractions = contraction_program(basis.graphs, basis.max_rank)  # Basis → ContractionProgram
+    contractions = contraction_program(basis.graphs, basis.layout)  # Basis → ContractionProgram
     scalars = lower_invariants(contractions)  # ContractionProgram → ScalarProgram, three of them
     instructions = Derivatives(*map(scheduled, scalars))  # ScalarProgram → StraightLine
     tensors = Derivatives(*map(scheduled, lower_tensor_components(basis.max_rank)))

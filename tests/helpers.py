@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +24,7 @@ from tensorgraph.emit.writing import write_package
 from tensorgraph.model.batch import Batch, batch_structures
 from tensorgraph.model.loading import load_package
 from tensorgraph.scalar import Opcode, Store, StraightLine
-from tensorgraph.scalar.ir import LEAST_EXPONENT
+from tensorgraph.scalar.functions import FUNCTIONS
 from tensorgraph.spec import parse_spec
 
 GENERATED = Path(__file__).parents[1] / "generated"
@@ -257,6 +256,6 @@ def execute(line: StraightLine, arrays: dict[str, list[Fraction]]) -> dict[str, 
             Opcode.SUBTRACT: lambda a=a, b=b: a - b,
             Opcode.MULTIPLY_ADD: lambda a=a, b=b, c=c: a + b * c,
             Opcode.MULTIPLY_SUBTRACT: lambda a=a, b=b, c=c: a - b * c,
-            Opcode.EXPONENTIAL: lambda a=a: 0.0 if a < LEAST_EXPONENT else math.exp(a),
+            Opcode.APPLY: lambda a=a, i=item: FUNCTIONS[i.function].evaluate(a),
         }[item.opcode]()
     return results

@@ -82,8 +82,8 @@ def test_low_ranks_are_those_of_the_interface():
 @pytest.mark.parametrize("graph", GRAPHS, ids=str)
 def test_contraction_equals_one_naive_einsum(graph):
     random = np.random.default_rng(0)
-    tensors = {rank: embedding(rank) @ random.standard_normal(2 * rank + 1) for rank in graph.support}
-    naive = np.einsum(graph.einsum, *(tensors[rank] for rank in graph.ranks))
+    tensors = {kind: embedding(kind.rank) @ random.standard_normal(2 * kind.rank + 1) for kind in graph.support}
+    naive = np.einsum(graph.einsum, *(tensors[kind] for kind in graph.kinds))
     np.testing.assert_allclose(contract(graph, tensors), naive, rtol=1e-12, atol=1e-12)
 
 
@@ -93,7 +93,7 @@ def test_modular_values_and_gradients_are_those_of_the_exact_polynomial(graph):
     exact = polynomial(graph)
     found, slopes = values(graph, points), gradients(graph, points, graph.support)
     for trial, prime in enumerate(PRIMES):
-        numbers = [int(x) for rank in graph.support for x in points.components[rank][trial]]
+        numbers = [int(x) for kind in graph.support for x in points.components[kind][trial]]
         at = list(zip(exact.ring.gens, numbers, strict=True))
         assert int(found[trial]) == int(exact.evaluate(at)) % prime
         assert slopes[trial].tolist() == [int(exact.diff(x).evaluate(at)) % prime for x in exact.ring.gens]
@@ -105,11 +105,12 @@ def test_invariance_is_exact_under_a_rational_rotation(graph):
     assert (rotation @ rotation.T == np.eye(3, dtype=int)).all()
     random = np.random.default_rng(1)
     tensors, rotated = {}, {}
-    for rank in graph.support:
-        tensors[rank] = embedding(rank).astype(object) @ random.integers(-9, 10, 2 * rank + 1).astype(object)
-        rotated[rank] = tensors[rank]
-        for axis in range(rank):
-            rotated[rank] = np.moveaxis(np.tensordot(rotation, rotated[rank], axes=(1, axis)), 0, axis)
+    for kind in graph.support:
+        components = random.integers(-9, 10, 2 * kind.rank + 1).astype(object)
+        tensors[kind] = embedding(kind.rank).astype(object) @ components
+        rotated[kind] = tensors[kind]
+        for axis in range(kind.rank):
+            rotated[kind] = np.moveaxis(np.tensordot(rotation, rotated[kind], axes=(1, axis)), 0, axis)
     assert contract(graph, tensors) == contract(graph, rotated)
 
 

@@ -51,7 +51,7 @@ def change(rank: int) -> np.ndarray:
     return matrix
 
 
-def in_harmonics(rank: int) -> np.ndarray:
+def in_harmonics(rank: int, dimension: int = 3) -> np.ndarray:
     """What `embedding` is in the harmonic basis."""
     return embedding(rank).astype(object) @ change(rank)
 
@@ -68,7 +68,7 @@ def test_the_other_basis_is_orthogonal(rank):
 @pytest.mark.parametrize(("family", "body_order"), [("hiphop", 5), ("hiphop", 4), ("flexible", 5)])
 def test_cartesian_components_give_the_shorter_programs(family, body_order, monkeypatch):
     basis = derive(family, body_order, 3)
-    contractions = contraction_program(basis.graphs, basis.max_rank)
+    contractions = contraction_program(basis.graphs, basis.layout)
     cartesian = lower_invariants(contractions)
     for module in (contracting, lowering):
         monkeypatch.setattr(module, "embedding", in_harmonics)

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 import tensorgraph
 from tensorgraph.basis import Basis, derive
 from tensorgraph.graphs import Multigraph, automorphism_count, canonical, connected_graphs
-from tensorgraph.graphs.multigraph import rank_letter
 from tensorgraph.reports.drawing import PALETTE, VIEW, diagram
 from tensorgraph.reports.html import basis_html
 from tensorgraph.reports.scoring import SMALLEST
@@ -88,7 +87,7 @@ def along(curve: np.ndarray) -> np.ndarray:
 def check_picture(graph: Multigraph) -> None:
     """Everything that the graph has is there, inside the frame, and nothing hides or touches what it should not."""
     picture, drawn = Picture(graph), canonical(graph)
-    assert picture.letters == [rank_letter(rank) for rank in drawn.ranks]
+    assert picture.letters == [kind.letter for kind in drawn.kinds]
     assert all(f"--rank-{rank}," in fill for rank, fill in zip(drawn.ranks, picture.fills, strict=True))
     assert picture.radius >= 0.9 * SMALLEST
     for a, b in combinations(picture.discs, 2):

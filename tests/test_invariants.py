@@ -17,7 +17,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from tensorgraph.algebra import embedding
 from tensorgraph.compiler import compile_spec
 from tensorgraph.emit import write_package
-from tensorgraph.graphs import Multigraph
+from tensorgraph.graphs import Kind, Multigraph
 from tensorgraph.model import load_package
 from tensorgraph.spec import parse_spec
 
@@ -48,7 +48,7 @@ def naive_invariants(basis: dict, features: torch.Tensor) -> np.ndarray:
     """A float64 einsum of each graph of a manifest's basis, straight from its ranks and edges."""
     values = features.double().numpy()
     full = {
-        rank: np.einsum("...m,imc->ic...", embedding(rank).astype(float), values[:, rank**2 : (rank + 1) ** 2])
+        Kind(rank): np.einsum("...m,imc->ic...", embedding(rank).astype(float), values[:, rank**2 : (rank + 1) ** 2])
         for rank in range(basis["max_rank"] + 1)
     }
     columns = []
@@ -56,7 +56,7 @@ def naive_invariants(basis: dict, features: torch.Tensor) -> np.ndarray:
         graph = Multigraph(tuple(entry["ranks"]), tuple(map(tuple, entry["edges"])))
         operands = graph.einsum.removesuffix("->").split(",")
         equation = ",".join(f"YZ{letters}" for letters in operands) + "->YZ"
-        columns.append(np.einsum(equation, *(full[rank] for rank in graph.ranks), optimize="greedy"))
+        columns.append(np.einsum(equation, *(full[kind] for kind in graph.kinds), optimize="greedy"))
     return np.stack(columns, axis=1)
 
 

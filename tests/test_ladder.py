@@ -19,6 +19,7 @@ from tensorgraph.basis import Basis
 from tensorgraph.compiler import Compilation, compile_spec
 from tensorgraph.contractions.types import run as run_contractions
 from tensorgraph.emit import emit_package, write_package
+from tensorgraph.graphs import Kind
 from tensorgraph.model import load_package
 from tensorgraph.scalar import Instruction, Opcode, evaluate
 from tensorgraph.spec import parse_spec
@@ -85,7 +86,7 @@ def first_rung(basis: Basis, given: Arguments) -> Results:
     """By einsum over full tensors, and autograd, in float64."""
     features, cotangent, second = (tensor.detach().clone().double().requires_grad_() for tensor in given)
     full = {
-        rank: torch.einsum(
+        Kind(rank): torch.einsum(
             "...m,imc->ic...", torch.tensor(embedding(rank).astype(float)), features[:, rank**2 : (rank + 1) ** 2]
         )
         for rank in range(basis.max_rank + 1)
@@ -94,7 +95,7 @@ def first_rung(basis: Basis, given: Arguments) -> Results:
     for invariant in basis.invariants:
         operands = invariant.graph.einsum.removesuffix("->").split(",")
         equation = ",".join(f"YZ{letters}" for letters in operands) + "->YZ"
-        columns.append(torch.einsum(equation, *(full[rank] for rank in invariant.graph.ranks)))
+        columns.append(torch.einsum(equation, *(full[kind] for kind in invariant.graph.kinds)))
     values = torch.stack(columns, dim=1)
     (gradient,) = torch.autograd.grad(values, features, cotangent, create_graph=True)
     both = torch.autograd.grad(gradient, (features, cotangent), second, allow_unused=True, materialize_grads=True)
@@ -137,7 +138,7 @@ def test_contraction_program(compiled):
     for atom, channel in np.ndindex(3, 2):
         vector = given.features[atom, :, channel].numpy()
         tensors = {
-            rank: embedding(rank).astype(float) @ vector[rank**2 : (rank + 1) ** 2]
+            Kind(rank): embedding(rank).astype(float) @ vector[rank**2 : (rank + 1) ** 2]
             for rank in range(compiled.basis.max_rank + 1)
         }
         found = [float(value) for value in run_contractions(compiled.contractions, tensors)]

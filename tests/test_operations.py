@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tensorgraph.algebra import Layout
 from tensorgraph.basis import derive
 from tensorgraph.contractions import contraction_program, search
 from tensorgraph.emit.printing import literal
@@ -107,7 +108,7 @@ def test_a_trace_of_an_intermediate_takes_two_additions():
     """q_ab q_ab is the trace of q_ac q_bc."""
     graphs = [Multigraph((2, 2), ((0, 1, 2),)), Multigraph((2, 2, 2), ((0, 1, 1), (0, 2, 1), (1, 2, 1)))]
     counts = [
-        scheduled(lower_invariants(contraction_program(some, 2)).forward).operations.total
+        scheduled(lower_invariants(contraction_program(some, Layout.full(2))).forward).operations.total
         for some in (graphs[1:], graphs)
     ]
     assert counts[1] - counts[0] == 2
@@ -275,7 +276,7 @@ def test_scales_are_absorbed_where_they_are_used():
 
 def test_the_rule_for_powers_applies_from_the_third_power_on():
     graphs = derive("hiphop", 5, 3).graphs
-    program = contraction_program(graphs, 3)
+    program = contraction_program(graphs, Layout.full(3))
     assert {(graphs[k].formula, rank, power) for k, rank, power, _ in _powers(program)} == {
         ("q_ab q_ac q_bc", 2, 3),
         ("t_abc v_a v_b v_c", 1, 3),
@@ -288,13 +289,13 @@ def test_the_rule_for_powers_is_not_for_vertices_that_differ():
     vertex = next(v for v in range(3) if graph.induced([w for w in range(4) if w != v]).is_connected)
     rest = tuple(v for v in range(4) if v != vertex)
     classes = canonical(graph.induced([vertex])), canonical(graph.induced(rest))
-    choice = search._cheapest_alone([graph, classes[1]]) | {graph: search.Cut((vertex,), rest, *classes)}
-    program = search._written([graph], choice, 3, False)
+    choice = search._cheapest_alone([graph, classes[1]]) | {graph: search.Cut((vertex,), rest, *classes, 0)}
+    program = search._written([graph], [graph], choice, Layout.full(3), False)
     program.verify()
     assert not list(_powers(program))
     builder = Builder()
     features = [builder.input("features", k) for k in range(16)]
-    value = contracted(builder, program, features)[program.outputs[0]].item()
+    value = contracted(builder, program, features)[program.outputs[0].value].item()
     weight = builder.input("grad_invariants", 0)
     gradient = vector_jacobian_product(builder, [value], [weight], features)
     inputs = (ArrayRef("features", 16), ArrayRef("grad_invariants", 1))
@@ -306,7 +307,7 @@ def test_the_rule_for_powers_is_not_for_vertices_that_differ():
 def test_elements_with_two_z_at_a_vertex_are_no_contractions():
     """t_abc v_c is traceless: five elements are contracted, the sixth is a sum of two of them."""
     graphs = [Multigraph((3, 1, 1, 1), ((0, 1, 1), (0, 2, 1), (0, 3, 1)))]
-    program, builder = contraction_program(graphs, 3), Builder()
+    program, builder = contraction_program(graphs, Layout.full(3)), Builder()
     values = contracted(builder, program, [builder.input("features", k) for k in range(16)])
     matrix = next(value for step, value in zip(program.steps, values[4:], strict=True) if len(step.result) == 2)
     assert matrix[2, 2] == -builder.sum([matrix[0, 0], matrix[1, 1]])

@@ -14,7 +14,7 @@ from ase.io import read
 
 from tensorgraph.algebra import components, contract, embedding, projection
 from tensorgraph.basis import derive
-from tensorgraph.graphs import connected_graphs
+from tensorgraph.graphs import Kind, connected_graphs
 
 GENG, MULTIG = (shutil.which(f"nauty-{tool}") or shutil.which(tool) for tool in ("geng", "multig"))
 DATA = os.environ.get("TENSORGRAPH_DATA")
@@ -54,7 +54,7 @@ def exact_invariants(neighbours: np.ndarray, body_order: int, max_rank: int, see
             square = int(r @ r)
             values = [homogeneous(exponents, r.tolist(), square) for exponents in components(rank)]
             total = total + weights[square, rank] * np.array(values, dtype=object)
-        tensors[rank] = np.asarray(embedding(rank).astype(object) @ total, dtype=object)
+        tensors[Kind(rank)] = np.asarray(embedding(rank).astype(object) @ total, dtype=object)
     return [
         Fraction(np.asarray(contract(graph, tensors), dtype=object).item())
         for graph in derive("flexible", body_order, max_rank).graphs

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tensorgraph.algebra import contract, embedding
+from tensorgraph.algebra import Layout, contract, embedding
 from tensorgraph.basis import derive
 from tensorgraph.contractions import contraction_program
+from tensorgraph.graphs import Kind
 from tensorgraph.scalar import (
     ArrayRef,
     Builder,
@@ -39,7 +40,7 @@ def fractions(size: int, seed: int) -> list[Fraction]:
 
 def family(name: str, body_order: int, max_rank: int):
     graphs = derive(name, body_order, max_rank).graphs
-    return graphs, lower_invariants(contraction_program(graphs, max_rank))
+    return graphs, lower_invariants(contraction_program(graphs, Layout.full(max_rank)))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -48,7 +49,7 @@ def test_forward_equals_the_graphs_exactly(case):
     features = fractions((case[2] + 1) ** 2, 0)
     values = evaluate(programs.forward, {"features": features})["invariants"]
     tensors = {
-        rank: embedding(rank).astype(object) @ np.array(features[rank**2 : (rank + 1) ** 2], dtype=object)
+        Kind(rank): embedding(rank).astype(object) @ np.array(features[rank**2 : (rank + 1) ** 2], dtype=object)
         for rank in range(case[2] + 1)
     }
     assert values == [contract(graph, tensors) for graph in graphs]

@@ -8,10 +8,11 @@ from itertools import product
 import networkx as nx
 import pytest
 
+from tensorgraph.algebra import Layout
 from tensorgraph.basis import derive
 from tensorgraph.compiler import compile_spec
 from tensorgraph.contractions import contraction_program, search
-from tensorgraph.contractions.search import cut_cost, cuts
+from tensorgraph.contractions.search import cuts
 from tensorgraph.graphs import Multigraph, canonical, to_networkx
 from tensorgraph.reports.tables import build_table
 from tensorgraph.spec import BasisSpec, Spec
@@ -62,8 +63,8 @@ def brute_force(graphs) -> int:
 @pytest.mark.parametrize("case", [("connected", 5, 3), ("connected", 6, 3), ("flexible", 5, 5), ("linear", 4, 3)])
 def test_the_cuts_are_all_ways_to_split_each_with_its_cost(case):
     """Cuts into the same two classes cost the same, so the search may take any of them."""
-    for graph in {step.graph for step in contraction_program(derive(*case).graphs, case[2]).steps}:
-        found = {tuple(sorted(cut.parts)): cut_cost(graph, cut) for cut in cuts(graph)}
+    for graph in {step.graph for step in contraction_program(derive(*case).graphs, Layout.full(case[2])).steps}:
+        found = {tuple(sorted(cut.parts)): cut.cost for cut in cuts(graph)}
         assert found == splits(graph)
         assert len(cuts(graph)) == len(found)
 
@@ -73,13 +74,13 @@ def test_the_cuts_are_all_ways_to_split_each_with_its_cost(case):
 )
 def test_proved_programs_cost_what_brute_force_finds(case):
     graphs = derive(*case).graphs
-    program = contraction_program(graphs, case[2])
+    program = contraction_program(graphs, Layout.full(case[2]))
     assert program.proved_cheapest
     choice = {
         step.graph: next(cut for cut in cuts(step.graph) if _parts(cut) == _operands(program, step))
         for step in program.steps
     }
-    assert sum(cut_cost(graph, cut) for graph, cut in choice.items()) == brute_force(graphs)
+    assert sum(cut.cost for cut in choice.values()) == brute_force(graphs)
 
 
 def _parts(cut):
@@ -87,15 +88,14 @@ def _parts(cut):
 
 
 def _operands(program, step):
-    made = [*(Multigraph((rank,)) for rank in range(program.max_rank + 1)), *(s.graph for s in program.steps)]
-    return sorted((made[step.left.value], made[step.right.value]))
+    return sorted((program.graphs[step.left.value], program.graphs[step.right.value]))
 
 
 def test_a_search_that_gives_up_does_not_claim_a_proof(monkeypatch):
     graphs = derive("flexible", 5, 3).graphs
-    assert contraction_program(graphs, 3).proved_cheapest
+    assert contraction_program(graphs, Layout.full(3)).proved_cheapest
     monkeypatch.setattr(search, "MAX_STATES", 3)
-    assert not contraction_program(graphs, 3).proved_cheapest
+    assert not contraction_program(graphs, Layout.full(3)).proved_cheapest
 
 
 def test_the_table_of_a_build_says_what_is_proved():
@@ -139,7 +139,7 @@ def test_branch_and_bound_improves_a_bad_start():
         while stack:
             at = stack.pop()
             if at.order > 1:
-                worst[at] = max(cuts(at), key=lambda cut, at=at: cut_cost(at, cut))
+                worst[at] = max(cuts(at), key=lambda cut: cut.cost)
                 stack += [part for cut in cuts(at) for part in (cut.left_class, cut.right_class)]
     found, proved = search._cheapest(worst, graphs)
     good = search._improved(search._cheapest_alone(graphs), graphs)

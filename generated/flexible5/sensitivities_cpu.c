@@ -86,7 +86,7 @@ static inline __attribute__((always_inline)) real sum_of(vector value)
 }
 
 #ifdef FORWARD
-/* 6 operations per row and column, 1 of them exponentials. */
+/* 6 operations per row and column, 1 of them functions. */
 void forward(int64_t rows, int threads, const real *radial, const real *parameters, real *sensitivities)
 {
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -113,7 +113,7 @@ void forward(int64_t rows, int threads, const real *radial, const real *paramete
 #endif
 
 #ifdef BACKWARD
-/* 13 operations per row and column, 1 of them exponentials. */
+/* 13 operations per row and column, 1 of them functions. */
 void backward(
     int64_t rows, int threads, const real *radial, const real *parameters, const real *grad_sensitivities,
     real *grad_radial, real *grad_parameters
@@ -163,7 +163,7 @@ void backward(
 #endif
 
 #ifdef DOUBLE_BACKWARD
-/* 35 operations per row and column, 1 of them exponentials. */
+/* 35 operations per row and column, 1 of them functions. */
 void double_backward(
     int64_t rows, int threads, const real *radial, const real *parameters, const real *grad_sensitivities,
     const real *grad_grad_radial, const real *grad_grad_parameters, real *grad_radial, real *grad_parameters,

@@ -7,22 +7,22 @@ from sympy import ZZ
 from sympy.polys.rings import PolyElement, ring
 
 from tensorgraph.algebra.contraction import contract
-from tensorgraph.algebra.tensors import component_name, components, embedding
-from tensorgraph.graphs import Multigraph
-from tensorgraph.graphs.multigraph import rank_letter
+from tensorgraph.algebra.tensors import component_name, components, embedding, levi_civita
+from tensorgraph.graphs import Kind, Multigraph
 
 
-def polynomial(graph: Multigraph) -> PolyElement:
+def polynomial(graph: Multigraph, dimension: int = 3) -> PolyElement:
     """The closed graph as a polynomial in the independent components, named ``v_x, …, q_xx, …``.
 
     Cost grows with the number of monomials: meant for graphs of a few vertices.
     """
-    names = [f"{rank_letter(rank)}_{component_name(c)}" for rank in graph.support for c in components(rank)]
+    kinds = [kind for kind in graph.support if kind.role != "epsilon"]
+    names = [f"{kind.letter}_{component_name(c)}" for kind in kinds for c in components(kind.rank, dimension)]
     domain, *variables = ring(names, ZZ)
     remaining = iter(variables)
-    tensors = {}
-    for rank in graph.support:
-        values = np.array([next(remaining) for _ in components(rank)], dtype=object)
-        tensors[rank] = embedding(rank).astype(object) @ values
+    tensors = {Kind(dimension, role="epsilon"): levi_civita(dimension).astype(object)}
+    for kind in kinds:
+        values = np.array([next(remaining) for _ in components(kind.rank, dimension)], dtype=object)
+        tensors[kind] = embedding(kind.rank, dimension).astype(object) @ values
     value = contract(graph, tensors)
     return domain(value.item() if isinstance(value, np.ndarray) else value)

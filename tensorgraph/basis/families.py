@@ -1,4 +1,4 @@
-"""The families of invariants, as sequences of greedy passes over strata.
+"""The bases of the families: greedy passes over strata, linear independence by multidegree, or no pruning at all.
 
 A pass looks at one stratum. It starts from the rank that the invariants chosen so far have there and tries further
 graphs, simplest first, keeping those that raise it, until the stratum's degrees of freedom are met, the family's limit
@@ -8,15 +8,17 @@ invariants: what a stratum adds does not depend on the choices made before (docs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 
-from tensorgraph.algebra import PRIMES
-from tensorgraph.basis.linear import derive_linear
-from tensorgraph.basis.search import Pass, Search, degrees_of_freedom, strata
+from tensorgraph.algebra import PRIMES, Layout
+from tensorgraph.basis.products import derive_products
+from tensorgraph.basis.rule import Degree, Rule
+from tensorgraph.basis.search import Search
 from tensorgraph.basis.types import Basis, BodyOrder, named
+from tensorgraph.graphs import Kind
 
-__all__ = ["FAMILIES", "complete_vertices", "degrees_of_freedom", "derive", "strata"]
+Tell = Callable[[str], None]
 
 
 def derive(
@@ -24,69 +26,52 @@ def derive(
     body_order: BodyOrder,
     max_rank: int,
     primes: tuple[int, ...] = PRIMES[:3],
-    tell: Callable[[str], None] = lambda _: None,
+    tell: Tell = lambda _: None,
+    *,
+    colours: int = 1,
+    dimension: int = 3,
+    outputs: tuple[Kind | None, ...] = (None,),
+    degree: Degree | None = None,
 ) -> Basis:
-    """The basis of a family: graphs of at most ``body_order - 1`` vertices and rank at most ``max_rank``.
+    """The basis of a family: graphs of at most ``body_order - 1`` tensors of rank at most ``max_rank``.
 
-    With ``body_order="complete"``, of as many vertices as full rank on every stratum needs. ``tell`` is told of each
-    stratum as its turn comes, for a display of progress.
+    Args:
+        family: a name in ``FAMILIES``.
+        body_order: with ``"complete"`` as many tensors as full rank on every stratum needs.
+        max_rank: of the tensors.
+        primes: of the points at which ranks are taken.
+        tell: called with each stratum as its turn comes, for a display of progress.
+        colours: how many tensors there are of each rank.
+        dimension: of their space, 3 or 4.
+        outputs: None for invariants, a probe for outputs of its rank, the antisymmetric tensor for pseudo-scalars.
+        degree: a bound on the sum of what each tensor counts.
 
     Raises:
-        KeyError: no such family; ``FAMILIES`` and ``linear`` are there.
+        KeyError: no such family.
         BudgetError: the family would have to look at too many graphs.
+        ValueError: outputs with rank from a family that prunes functions.
     """
-    vertices = complete_vertices(max_rank) if body_order == "complete" else body_order - 1
-    if family == "linear":
-        return derive_linear(body_order, vertices, max_rank, primes)
-    search = Search(vertices, max_rank, primes)
-    steps = list(FAMILIES[family](max_rank))
+    layout = Layout.full(max_rank, colours, dimension)
+    vertices = complete_vertices(layout) if body_order == "complete" else body_order - 1
+    rule = Rule(family, vertices, layout, outputs, degree)
+    if rule.preset.candidates == "all":
+        return derive_products(rule, body_order, primes)
+    if outputs != (None,):
+        raise ValueError(f"the family {family} has no outputs but invariants; allowed: linear, products")
+    search, steps = Search(rule, primes), rule.passes()
     for number, step in enumerate(steps, 1):
         tell(f"basis: stratum {number} of {len(steps)}, {len(search.chosen)} invariants so far")
         search.run(step)
     tell("basis: certificate")
     invariants = named(search.chosen)
-    dropped, certificate = search.dropped_by_name(invariants), search.certificate(invariants)
-    return Basis(family, body_order, vertices, max_rank, invariants, dropped, certificate)
+    return Basis(rule, body_order, invariants, search.dropped_by_name(invariants), search.certificate(invariants))
 
 
 @cache
-def complete_vertices(max_rank: int) -> int:
-    """The least number of vertices with which all graphs have full rank on every stratum of these ranks."""
-    search = Search(None, max_rank, PRIMES[:1])
-    for step in _flexible(max_rank):
+def complete_vertices(layout: Layout) -> int:
+    """The least number of vertices with which all graphs have full rank on every stratum of these tensors."""
+    rule = Rule("flexible", None, layout)
+    search = Search(rule, PRIMES[:1])
+    for step in rule.passes():
         search.run(step)
     return max(graph.order for graph in search.chosen)
-
-
-def _flexible(max_rank: int) -> Iterator[Pass]:
-    """Full rank on every stratum."""
-    return (Pass(stratum, (stratum,)) for stratum in strata(max_rank))
-
-
-def _hiphop(max_rank: int) -> Iterator[Pass]:
-    """The published set: pure invariants, then for each pair of ranks those that fix the relative orientation."""
-    for stratum in strata(max_rank):
-        if len(stratum) == 1:
-            yield Pass(stratum, (stratum,))
-        elif len(stratum) == 2:
-            yield Pass(stratum, (stratum,), limit=2 if 1 in stratum else 3)
-
-
-def _independent(max_rank: int) -> Iterator[Pass]:
-    """Full rank at a generic point (Langbein and Hagen, ISVC 2009)."""
-    everything = tuple(strata(max_rank))
-    return (Pass(stratum, everything) for stratum in everything[-1:])
-
-
-def _connected(max_rank: int) -> Iterator[Pass]:
-    """Every connected graph, dependent or not: the census that the other families prune."""
-    everything = tuple(strata(max_rank))
-    return (Pass(stratum, everything, keep_dependent=True) for stratum in everything[-1:])
-
-
-FAMILIES: dict[str, Callable[[int], Iterator[Pass]]] = {
-    "hiphop": _hiphop,
-    "flexible": _flexible,
-    "independent": _independent,
-    "connected": _connected,
-}

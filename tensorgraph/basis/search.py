@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from itertools import combinations, count
+from itertools import count
 from math import prod
 
 import numpy as np
 
 from tensorgraph.algebra import Points, Trials, combination, gradients, values
+from tensorgraph.basis.rule import Pass, Rule, Stratum, degrees_of_freedom
 from tensorgraph.basis.types import Certificate, Dropped, Invariant, Minor, StratumRank, simplicity
 from tensorgraph.errors import BudgetError
-from tensorgraph.graphs import SCALAR, Multigraph, connected_count, connected_graphs
-
-Stratum = tuple[int, ...]
+from tensorgraph.graphs import Multigraph, connected_count, connected_graphs
 
 POINT_SEED = 2503_23515
 """Seed of the points at which ranks are taken; any other gives the same ranks (a test takes five primes)."""
@@ -24,49 +22,22 @@ MAX_CANDIDATES = 4000
 """Graphs of one order that a pass may try: a few seconds of work, and more than a package could use."""
 
 
-@dataclass(frozen=True)
-class Pass:
-    """One greedy pass: the stratum, the supports that its candidates may have, and at most how many are kept.
-
-    With ``keep_dependent`` nothing is pruned: every candidate is kept.
-    """
-
-    stratum: Stratum
-    supports: tuple[Stratum, ...]
-    limit: int | None = None
-    keep_dependent: bool = False
-
-
-def strata(max_rank: int) -> Iterator[Stratum]:
-    """All non-empty sets of ranks up to ``max_rank``, by increasing size."""
-    for size in range(1, max_rank + 1):
-        yield from combinations(range(1, max_rank + 1), size)
-
-
-def degrees_of_freedom(stratum: Stratum) -> int:
-    """Components less the dimension of the rotations that move them: 2 for a single vector, else 3."""
-    return sum(2 * rank + 1 for rank in stratum) - (2 if stratum == (1,) else 3)
-
-
 class Search:
-    """The state of a derivation: what is chosen and dropped so far, and the points at which ranks are taken.
+    """The state of a derivation: what is chosen and dropped so far, and the points at which ranks are taken."""
 
-    ``vertices=None`` sets no limit: a pass then goes on until the degrees of freedom are met.
-    """
-
-    def __init__(self, vertices: int | None, max_rank: int, primes: Sequence[int]) -> None:
-        self.vertices = vertices
-        self.points = Points.random(range(1, max_rank + 1), primes, POINT_SEED)
-        self.chosen: list[Multigraph] = [SCALAR]
+    def __init__(self, rule: Rule, primes: Sequence[int]) -> None:
+        self.rule = rule
+        self.points = Points.random(rule.tensors, primes, POINT_SEED, rule.layout.dimension)
+        self.chosen: list[Multigraph] = [Multigraph((kind,)) for kind in rule.scalars]
         self.passes: list[tuple[Pass, bool, tuple[Multigraph, ...]]] = []
 
     def run(self, step: Pass) -> None:
         """Carries out one pass."""
         trials = Trials(self.points.primes)
-        for graph in self.chosen[1:]:
-            if set(graph.ranks) <= set(step.stratum):
+        for graph in self.chosen:
+            if graph.order > 1 and set(graph.kinds) <= set(step.stratum):
                 trials.add(gradients(graph, self.points, step.stratum))
-        goal, kept, dropped = degrees_of_freedom(step.stratum), 0, []
+        goal, kept, dropped = self.freedom(step.stratum), 0, []
         candidates = self.candidates(step.supports)
         # Asked before the next candidate is made: without a limit on vertices there may be none, and no end of trying.
         while kept != step.limit and (trials.rank < goal or step.keep_dependent):
@@ -81,20 +52,24 @@ class Search:
                 dropped.append(graph)
         self.passes.append((step, kept == step.limit and trials.rank < goal, tuple(dropped)))
 
+    def freedom(self, stratum: Stratum) -> int:
+        """The degrees of freedom of a stratum."""
+        return degrees_of_freedom(stratum, self.rule.layout.dimension)
+
     def candidates(self, supports: Sequence[Stratum]) -> Iterator[Multigraph]:
         """Graphs on these supports, simplest first, enumerated only as far as the pass gets, and counted before.
 
         Raises:
             BudgetError: there are more than ``MAX_CANDIDATES`` of one order.
         """
-        for order in count(2) if self.vertices is None else range(2, self.vertices + 1):
+        for order in count(2) if self.rule.vertices is None else range(2, self.rule.vertices + 1):
             number = sum(connected_count(support, order) for support in supports)
             if number > MAX_CANDIDATES:
-                ranks = ", ".join(str(rank) for rank in sorted({rank for support in supports for rank in support}))
+                ranks = ", ".join(kind.key for kind in sorted({kind for support in supports for kind in support}))
                 allowed = f"at most {MAX_CANDIDATES}, by a smaller body order or rank, or a family that prunes"
                 raise BudgetError(f"{number} graphs of {order} vertices of rank {ranks} to try; allowed: {allowed}")
             graphs = (graph for support in supports for graph in connected_graphs(support, order))
-            yield from sorted(graphs, key=simplicity)
+            yield from sorted(filter(lambda graph: self.rule.allows(graph.kinds), graphs), key=simplicity)
 
     def dropped_by_name(self, invariants: Sequence[Invariant]) -> tuple[Dropped, ...]:
         """What the passes left out, each with the simplest true reason."""
@@ -114,13 +89,13 @@ class Search:
         trials = Trials(self.points.primes)
         rows = [i.name for i in kept if trials.add(gradients(i.graph, self.points, stratum))]
         best = max(range(len(trials.spaces)), key=lambda trial: (trials.spaces[trial].rank, -trial))
-        space, freedom = trials.spaces[best], degrees_of_freedom(stratum)
+        space, freedom = trials.spaces[best], self.freedom(stratum)
         minor = Minor(best, tuple(rows), tuple(space.pivots), space.determinant)
         if space.rank == freedom:
             return StratumRank(stratum, freedom, space.rank, "degrees of freedom", 0.0, minor)
         if limited:
             return StratumRank(stratum, freedom, space.rank, "limit of the family", 0.0, minor)
-        chance = failure_probability(space.rank, self.vertices or 0, self.points.primes.tolist())
+        chance = failure_probability(space.rank, self.rule.vertices or 0, self.points.primes.tolist())
         return StratumRank(stratum, freedom, space.rank, "every graph tried", chance, minor)
 
 
@@ -134,8 +109,8 @@ def failure_probability(rank: int, vertices: int, primes: Sequence[int]) -> floa
 
 
 def within(invariants: Sequence[Invariant], stratum: Stratum) -> list[Invariant]:
-    """Those that do not vanish on a stratum, the scalar left out."""
-    return [i for i in invariants if i.graph != SCALAR and set(i.graph.ranks) <= set(stratum)]
+    """Those that do not vanish on a stratum, scalars left out."""
+    return [i for i in invariants if i.graph.order > 1 and set(i.graph.kinds) <= set(stratum)]
 
 
 def why_dropped(graph: Multigraph, kept: Sequence[Invariant], points: Points, stratum: Stratum) -> Dropped:
@@ -147,7 +122,7 @@ def why_dropped(graph: Multigraph, kept: Sequence[Invariant], points: Points, st
     if not np.any(value):
         return Dropped(graph, "zero")
     for other in kept:
-        if sorted(other.graph.ranks) == sorted(graph.ranks):
+        if sorted(other.graph.kinds) == sorted(graph.kinds):
             factor = common_factor(value, values(other.graph, points), points.primes)
             if factor is not None:
                 return Dropped(graph, "multiple", (other.name,), factor)

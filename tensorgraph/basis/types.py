@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
-from tensorgraph.algebra import Points, contraction_cost
-from tensorgraph.graphs import Multigraph
+from tensorgraph.algebra import Layout, Points, contraction_cost
+from tensorgraph.basis.rule import Rule
+from tensorgraph.graphs import Kind, Multigraph
 
 BodyOrder = int | Literal["complete"]
 
@@ -74,14 +75,14 @@ class Minor:
 
 @dataclass(frozen=True)
 class StratumRank:
-    """What the kept invariants reach on one stratum; for ``linear`` on one multidegree, the rank of every vertex.
+    """What the kept invariants reach on one stratum; for ``linear`` on one multidegree, the kind of every vertex.
 
     ``known_by`` says why the rank is not larger. ``degrees of freedom`` and ``Molien-Weyl`` are proofs (``bound``);
     ``every graph tried`` holds but for ``failure_probability`` (Schwartz-Zippel); with ``limit of the family`` there
     may be more.
     """
 
-    stratum: tuple[int, ...]
+    stratum: tuple[Kind, ...]
     bound: int
     rank: int
     known_by: str
@@ -91,7 +92,7 @@ class StratumRank:
     def to_json(self) -> dict[str, Any]:
         """The minor as an object."""
         return {
-            "stratum": list(self.stratum),
+            **kinds_json("stratum", self.stratum),
             "bound": self.bound,
             "rank": self.rank,
             "known_by": self.known_by,
@@ -102,23 +103,24 @@ class StratumRank:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Ranks with their proofs: ``points[l][trial]`` are components of the rank-l tensor, modulo ``primes[trial]``."""
+    """Ranks with their proofs: ``points`` holds the components of each tensor modulo ``primes[trial]``, by trial."""
 
     primes: tuple[int, ...]
-    points: tuple[tuple[int, tuple[tuple[int, ...], ...]], ...]
+    points: tuple[tuple[Kind, tuple[tuple[int, ...], ...]], ...]
     strata: tuple[StratumRank, ...]
 
     @classmethod
     def of(cls, points: Points, strata: Iterable[StratumRank]) -> Certificate:
-        """With the points as plain numbers; the scalar is one everywhere and is not recorded."""
-        recorded = ((rank, tuple(map(tuple, trials.tolist()))) for rank, trials in points.components.items() if rank)
+        """With the points as plain numbers; scalars are one everywhere and are not recorded."""
+        tensors = points.components.items()
+        recorded = ((kind, tuple(map(tuple, trials.tolist()))) for kind, trials in tensors if kind.rank)
         return cls(tuple(points.primes.tolist()), tuple(recorded), tuple(strata))
 
     def to_json(self) -> dict[str, Any]:
-        """Ranks as string keys, as JSON has no others."""
+        """Tensors by their rank, and colour where there is one, as strings: JSON has no other keys."""
         return {
             "primes": list(self.primes),
-            "points": {str(rank): [list(values) for values in trials] for rank, trials in self.points},
+            "points": {tensor_key(kind): [list(values) for values in trials] for kind, trials in self.points},
             "strata": [stratum.to_json() for stratum in self.strata],
         }
 
@@ -127,13 +129,11 @@ class Certificate:
 class Basis:
     """A set of invariants with the rule that chose it and the record of the choice.
 
-    ``vertices`` is the largest number of vertices that was allowed; ``body_order`` is one more, or ``complete``.
+    ``body_order`` is one more than the tensors of a graph may be, or ``complete``.
     """
 
-    family: str
+    rule: Rule
     body_order: BodyOrder
-    vertices: int
-    max_rank: int
     invariants: tuple[Invariant, ...]
     dropped: tuple[Dropped, ...]
     certificate: Certificate
@@ -142,29 +142,59 @@ class Basis:
         return len(self.invariants)
 
     @property
+    def family(self) -> str:
+        """The name of the family."""
+        return self.rule.family
+
+    @property
+    def vertices(self) -> int:
+        """The largest number of tensors in a graph that was allowed."""
+        assert self.rule.vertices is not None, "a basis has an end"
+        return self.rule.vertices
+
+    @property
+    def layout(self) -> Layout:
+        """The tensors, and where their components stand in the features."""
+        return self.rule.layout
+
+    @property
+    def max_rank(self) -> int:
+        """The largest rank of a tensor."""
+        return self.layout.max_rank
+
+    @property
     def graphs(self) -> tuple[Multigraph, ...]:
         """The kept graphs, in the manifest's order."""
         return tuple(invariant.graph for invariant in self.invariants)
 
     @property
     def components(self) -> int:
-        """Components of the features: ``(max_rank + 1)**2``."""
-        return (self.max_rank + 1) ** 2
+        """Components of the features."""
+        return self.layout.size
 
     @property
     def title(self) -> str:
         """Family, size and count in one line."""
         count = "1 invariant" if len(self) == 1 else f"{len(self)} invariants"
         order = self.body_order if self.body_order != "complete" else f"complete ({self.vertices + 1})"
-        return f"{self.family}, body order {order}, rank {self.max_rank}: {count}"
+        colours = len(self.rule.scalars)
+        extra = f", {colours} colours" if colours > 1 else ""
+        extra += f", {self.layout.dimension} dimensions" if self.layout.dimension != 3 else ""
+        extra += f", {self.rule.degree}" if self.rule.degree else ""
+        return f"{self.family}, body order {order}, rank {self.max_rank}{extra}: {count}"
 
     def to_json(self) -> dict[str, Any]:
-        """The ``basis`` object of the manifest."""
+        """The ``basis`` object of the manifest; what a basis of one colour in three dimensions lacks is left out."""
+        colours, dimension, degree = len(self.rule.scalars), self.layout.dimension, self.rule.degree
         return {
             "family": self.family,
             "body_order": self.body_order,
             "vertices": self.vertices,
             "max_rank": self.max_rank,
+            **({"dimension": dimension} if dimension != 3 else {}),
+            **({"colours": colours} if colours > 1 else {}),
+            **({"degree": asdict(degree)} if degree else {}),
+            **({"outputs": list(map(output_name, self.rule.outputs))} if self.rule.outputs != (None,) else {}),
             "invariants": [invariant.to_json() for invariant in self.invariants],
             "dropped": [dropped.to_json() for dropped in self.dropped],
             "certificate": self.certificate.to_json(),
@@ -174,9 +204,30 @@ class Basis:
         return "\n".join([self.title, *(f"  {invariant.name:8} {invariant.graph}" for invariant in self.invariants)])
 
 
+def output_name(output: Kind | None) -> int | str:
+    """The rank of an output, or ``pseudoscalar``."""
+    if output is None:
+        return 0
+    return output.rank if output.role == "probe" else "pseudoscalar"
+
+
+def tensor_key(kind: Kind) -> str:
+    """How the record of points names a tensor."""
+    return f"probe {kind.rank}" if kind.role == "probe" else kind.key
+
+
+def kinds_json(name: str, kinds: Sequence[Kind]) -> dict[str, Any]:
+    """Ranks under this name; beside them colours, and the index of a ``probe`` or ``epsilon``, where there are some."""
+    content: dict[str, Any] = {name: [kind.rank for kind in kinds]}
+    if any(kind.colour for kind in kinds):
+        content["colours"] = [kind.colour for kind in kinds]
+    content |= {kind.role: number for number, kind in enumerate(kinds) if kind.role != "tensor"}
+    return content
+
+
 def graph_json(graph: Multigraph) -> dict[str, Any]:
     """A graph as the manifest writes it."""
-    return {"ranks": list(graph.ranks), "edges": [list(edge) for edge in graph.edges]}
+    return {**kinds_json("ranks", graph.kinds), "edges": [list(edge) for edge in graph.edges]}
 
 
 def simplicity(graph: Multigraph) -> tuple[int, int, Multigraph]:
@@ -185,8 +236,8 @@ def simplicity(graph: Multigraph) -> tuple[int, int, Multigraph]:
 
 
 def named(graphs: Iterable[Multigraph]) -> tuple[Invariant, ...]:
-    """Invariants in their final order (vertices, tensors, simplicity), named."""
-    ordered = sorted(graphs, key=lambda graph: (graph.order, sorted(graph.ranks), simplicity(graph)))
+    """Outputs in their final order (rank, vertices, tensors, simplicity), named."""
+    ordered = sorted(graphs, key=lambda g: (_output_rank(g), g.order, sorted(g.kinds), simplicity(g)))
     isomers = Counter(graph.composition for graph in ordered)
     met: Counter[str] = Counter()
     result = []
@@ -195,3 +246,9 @@ def named(graphs: Iterable[Multigraph]) -> tuple[Invariant, ...]:
         suffix = f"_{met[graph.composition]}" if isomers[graph.composition] > 1 else ""
         result.append(Invariant(graph.composition + suffix, graph))
     return tuple(result)
+
+
+def _output_rank(graph: Multigraph) -> tuple[int, bool]:
+    """Invariants first, then pseudo-scalars, then outputs by rank."""
+    closing = None if graph.closing is None else graph.kinds[graph.closing]
+    return (closing.rank if closing and closing.role == "probe" else 0), closing is not None

@@ -10,24 +10,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations_with_replacement
 from math import gcd
 from typing import Any
 
 import numpy as np
 
-from tensorgraph.algebra import PRIMES, Points, RowSpace, Trials, determinant, gradients, invariant_dimension, values
+from tensorgraph.algebra import PRIMES, Points, RowSpace, Trials, determinant, gradients, values
 from tensorgraph.basis.claims import Claims, DroppedClaim, RankClaim
-from tensorgraph.basis.families import FAMILIES, complete_vertices
-from tensorgraph.basis.search import Pass, degrees_of_freedom, failure_probability, strata
+from tensorgraph.basis.families import complete_vertices
+from tensorgraph.basis.products import dimension_of, multidegrees
+from tensorgraph.basis.rule import Pass, Rule, degrees_of_freedom, strata
+from tensorgraph.basis.search import failure_probability
 from tensorgraph.basis.types import Basis, named
-from tensorgraph.graphs import SCALAR, Multigraph, canonical, connected_graphs
+from tensorgraph.graphs import Kind, Multigraph, canonical, connected_graphs, multigraphs_of_degree_sequence
+from tensorgraph.graphs.enumeration import pattern_of
 
 FRESH_PRIMES = PRIMES[3:]
+
+Checks = Mapping[str, Callable[[Claims, Points], Iterator[str]]]
 
 
 @dataclass(frozen=True)
@@ -51,53 +54,42 @@ def verify_basis(basis: Mapping[str, Any]) -> tuple[Check, ...]:
     """
     claims = Claims.of(basis)
     seed = int.from_bytes(hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).digest()[:8], "big")
-    fresh = Points.random(range(1, claims.max_rank + 1), FRESH_PRIMES, seed)
+    fresh = Points.random(claims.rule.recorded, FRESH_PRIMES, seed, claims.dimension)
     first = Check("graphs are what they should be", tuple(_graphs(claims)))
     if not first.passed:
         return (first,)
-    checks: dict[str, Callable[[Claims, Points], Iterator[str]]] = (
-        {
-            "minors are non-zero": _linear_minors,
-            "ranks are the Molien-Weyl dimensions": _linear_ranks,
-            "every dropped graph has its reason": _linear_reasons,
-        }
-        if claims.family == "linear"
-        else {
-            "minors are non-zero": _minors,
-            "ranks are as claimed, and known as claimed": _ranks,
-            "no graph is missing": _completeness,
-            "no invariant is too many": _minimality,
-            "every dropped graph has its reason": _reasons,
-        }
-    )
+    checks = _CHECKS[claims.rule.preset.candidates, claims.rule.preset.superfluous]
     return (first, *(Check(name, tuple(check(claims, fresh))) for name, check in checks.items()))
 
 
-def rank_on(stratum: Sequence[int], basis: Basis) -> int:
+def rank_on(stratum: Sequence[Kind], basis: Basis) -> int:
     """The rank of a basis on a stratum, at random points."""
-    return _rank([graph for graph in basis.graphs if graph != SCALAR], stratum, Points.random(stratum, FRESH_PRIMES, 0))
+    points = Points.random(stratum, FRESH_PRIMES, 0, basis.layout.dimension)
+    return _rank([graph for graph in basis.graphs if graph.order > 1], stratum, points)
 
 
 def _graphs(claims: Claims) -> Iterator[str]:
-    order = complete_vertices(claims.max_rank) + 1 if claims.body_order == "complete" else claims.body_order
+    rule, products = claims.rule, claims.rule.preset.candidates == "all"
+    order = complete_vertices(rule.layout) + 1 if claims.body_order == "complete" else claims.body_order
     if claims.vertices + 1 != order:
         yield f"{claims.vertices} vertices do not fit body order {claims.body_order}"
     graphs = list(claims.kept.values())
     if [(i.name, i.graph) for i in named(graphs)] != list(claims.kept.items()):
         yield "the invariants do not have their names or are not in order"
-    if SCALAR not in graphs or len(set(graphs)) != len(graphs):
-        yield "the scalar is missing, or an invariant is there twice"
+    scalars = {Multigraph((kind,)) for kind in rule.scalars if rule.allows((kind,))}
+    if not scalars <= set(graphs) or len(set(graphs)) != len(graphs):
+        yield "a scalar is missing, or an invariant is there twice"
     dropped = [graph for graph, _ in claims.dropped]
     if len(set(dropped)) != len(dropped) or set(dropped) & set(graphs):
         yield "a graph is dropped twice, or dropped and kept"
     for graph in (*graphs, *dropped):
         if canonical(graph) != graph or not graph.is_closed:
             yield f"{graph} is not a canonical closed graph"
-        if claims.family != "linear" and not graph.is_connected:
+        if not products and not graph.is_connected:
             yield f"{graph} is a product"
-        if graph.order > claims.vertices or max(graph.ranks) > claims.max_rank:
+        if not _within(graph, rule):
             yield f"{graph} is larger than allowed"
-    if claims.family != "linear" and [row.stratum for row in claims.ranks] != list(_passes(claims)):
+    if not products and [row.kinds for row in claims.ranks] != list(_passes(claims)):
         yield "the strata are not those of the family"
     unknown = {name for _, entry in claims.dropped for name in entry.on} - set(claims.kept)
     unknown |= {name for row in claims.ranks for name in row.minor.rows} - set(claims.kept)
@@ -105,21 +97,29 @@ def _graphs(claims: Claims) -> Iterator[str]:
         yield f"{sorted(unknown)} are no invariants"
 
 
-def _passes(claims: Claims) -> dict[tuple[int, ...], Pass]:
-    return {step.stratum: step for step in FAMILIES[claims.family](claims.max_rank)}
+def _within(graph: Multigraph, rule: Rule) -> bool:
+    """Whether a graph is made of the rule's tensors and outputs, and no larger than it allows."""
+    tensors = [kind for kind in graph.kinds if kind.role == "tensor"]
+    others: list[Kind | None] = [kind for kind in graph.kinds if kind.role != "tensor"]
+    known = set(tensors) <= set(rule.layout.kinds) and len(others) <= 1 and (others or [None])[0] in rule.outputs
+    return known and rule.allows(tensors) and rule.vertices is not None and len(tensors) <= rule.vertices
+
+
+def _passes(claims: Claims) -> dict[tuple[Kind, ...], Pass]:
+    return {step.stratum: step for step in claims.rule.passes()}
 
 
 def _minors(claims: Claims, _fresh: Points) -> Iterator[str]:
     for row in claims.ranks:
         graphs = [claims.kept[name] for name in row.minor.rows]
-        yield from _check_minor(claims, row, [gradients(graph, claims.points, row.stratum) for graph in graphs])
+        yield from _check_minor(claims, row, [gradients(graph, claims.points, row.kinds) for graph in graphs])
 
 
 def _linear_minors(claims: Claims, _fresh: Points) -> Iterator[str]:
     """The matrix of values has one row an invariant and one column a point; the rows are those of the multidegree."""
     for row in claims.ranks:
         graphs = [claims.kept[name] for name in row.minor.rows]
-        if any(tuple(sorted(graph.ranks)) != row.stratum for graph in graphs):
+        if any(tuple(sorted(graph.kinds)) != row.kinds for graph in graphs):
             yield f"{row.stratum}: the minor has a row of another multidegree"
         else:
             yield from _check_minor(claims, row, [values(graph, claims.points)[None, :] for graph in graphs])
@@ -144,9 +144,9 @@ def _check_minor(claims: Claims, row: RankClaim, matrices: Sequence[np.ndarray])
 
 def _ranks(claims: Claims, fresh: Points) -> Iterator[str]:
     for row in claims.ranks:
-        rank = _rank(claims.within(row.stratum), row.stratum, fresh)
-        if (rank, degrees_of_freedom(row.stratum)) != (row.rank, row.bound):
-            yield f"{row.stratum}: rank {rank} of {degrees_of_freedom(row.stratum)}, not {row.rank} of {row.bound}"
+        rank, bound = _rank(claims.within(row.kinds), row.kinds, fresh), degrees_of_freedom(row.kinds, claims.dimension)
+        if (rank, bound) != (row.rank, row.bound):
+            yield f"{row.stratum}: rank {rank} of {bound}, not {row.rank} of {row.bound}"
         known_by, probability = _how_known(claims, row)
         if (row.known_by, row.failure_probability) != (known_by, probability):
             yield f"{row.stratum}: known by {known_by} ({probability}), not {row.known_by} ({row.failure_probability})"
@@ -155,16 +155,16 @@ def _ranks(claims: Claims, fresh: Points) -> Iterator[str]:
 def _how_known(claims: Claims, row: RankClaim) -> tuple[str, float]:
     if row.rank == row.bound:
         return "degrees of freedom", 0.0
-    if len(_own(claims, row.stratum)) == _passes(claims)[row.stratum].limit:
+    if len(_own(claims, row.kinds)) == _passes(claims)[row.kinds].limit:
         return "limit of the family", 0.0
     return "every graph tried", failure_probability(row.rank, claims.vertices, claims.points.primes.tolist())
 
 
-def _own(claims: Claims, stratum: tuple[int, ...]) -> list[Multigraph]:
+def _own(claims: Claims, stratum: tuple[Kind, ...]) -> list[Multigraph]:
     return [graph for graph in claims.within(stratum) if graph.support == stratum]
 
 
-def _rank(graphs: Sequence[Multigraph], stratum: Sequence[int], points: Points) -> int:
+def _rank(graphs: Sequence[Multigraph], stratum: Sequence[Kind], points: Points) -> int:
     trials = Trials(points.primes)
     for graph in graphs:
         trials.add(gradients(graph, points, stratum))
@@ -175,35 +175,34 @@ def _completeness(claims: Claims, fresh: Points) -> Iterator[str]:
     """Every graph up to the number of vertices is tried again, where the rank could be larger."""
     for row in claims.ranks:
         if row.known_by == "every graph tried":
-            rank = _rank(list(_all_graphs(row.stratum, claims.vertices)), row.stratum, fresh)
+            rank = _rank(list(_all_graphs(row.kinds, claims)), row.kinds, fresh)
             if rank != row.rank:
                 yield f"{row.stratum}: all graphs together have rank {rank}, not {row.rank}"
     if claims.family == "connected":
-        everything = set(_all_graphs(tuple(range(1, claims.max_rank + 1)), claims.vertices))
-        if everything != set(claims.kept.values()) - {SCALAR}:
-            yield f"there are {len(everything)} connected graphs, not {len(claims.kept) - 1}"
+        everything = set(_all_graphs(claims.rule.tensors, claims))
+        if everything != {graph for graph in claims.kept.values() if graph.order > 1}:
+            yield f"there are {len(everything)} connected graphs, not {len(claims.kept) - len(claims.rule.scalars)}"
 
 
-def _all_graphs(stratum: tuple[int, ...], vertices: int) -> Iterator[Multigraph]:
-    for positions in strata(len(stratum)):
-        support = tuple(stratum[position - 1] for position in positions)
-        for order in range(2, vertices + 1):
-            yield from connected_graphs(support, order)
+def _all_graphs(stratum: tuple[Kind, ...], claims: Claims) -> Iterator[Multigraph]:
+    for support in strata(stratum):
+        for order in range(2, claims.vertices + 1):
+            yield from (graph for graph in connected_graphs(support, order) if claims.rule.allows(graph.kinds))
 
 
 def _minimality(claims: Claims, fresh: Points) -> Iterator[str]:
     """As many invariants as the ranks need, within the family's limits; a census is not minimal."""
-    passes = _passes(claims)
+    passes, others = _passes(claims), len(claims.kept) - len(claims.rule.scalars)
     if claims.family in ("independent", "connected"):
-        if claims.family == "independent" and len(claims.kept) - 1 != sum(row.rank for row in claims.ranks):
-            yield f"{len(claims.kept) - 1} invariants besides the scalar, the rank is less"
+        if claims.family == "independent" and others != sum(row.rank for row in claims.ranks):
+            yield f"{others} invariants besides the scalars, the rank is less"
         return
     for graph in claims.kept.values():
-        if graph != SCALAR and graph.support not in passes:
+        if graph.order > 1 and graph.support not in passes:
             yield f"{graph} belongs to no stratum of the family"
     for row in claims.ranks:
-        own, limit = _own(claims, row.stratum), passes[row.stratum].limit
-        below = _rank([g for g in claims.within(row.stratum) if g not in own], row.stratum, fresh)
+        own, limit = _own(claims, row.kinds), passes[row.kinds].limit
+        below = _rank([g for g in claims.within(row.kinds) if g not in own], row.kinds, fresh)
         if len(own) != row.rank - below or (limit is not None and len(own) > limit):
             yield f"{row.stratum}: {len(own)} invariants of its own, {row.rank - below} would do"
 
@@ -211,7 +210,7 @@ def _minimality(claims: Claims, fresh: Points) -> Iterator[str]:
 def _reasons(claims: Claims, fresh: Points) -> Iterator[str]:
     for graph, entry in claims.dropped:
         on = [claims.kept[name] for name in entry.on]
-        stratum = sorted({rank for g in (graph, *on) for rank in g.ranks})
+        stratum = sorted({kind for g in (graph, *on) for kind in g.kinds})
         if not _has_reason(graph, entry, on, fresh, partial(_rank, stratum=stratum, points=fresh)):
             yield f"{graph} is not {entry.kind} as said"
 
@@ -239,20 +238,27 @@ def _has_reason(
 
 
 def _linear_ranks(claims: Claims, fresh: Points) -> Iterator[str]:
-    """Each multidegree that has invariants is there, with as many kept graphs as its dimension, independent."""
+    """Each multidegree that has invariants is there, with as many kept graphs as its dimension, independent.
+
+    Recorded are those that are their own pattern of colours; for the others it follows by renaming colours.
+    """
     expected = {}
-    for order in range(1, claims.vertices + 1):
-        for ranks in combinations_with_replacement(range(claims.max_rank + 1), order):
-            if dimension := invariant_dimension(Counter(rank for rank in ranks if rank)):
-                expected[ranks] = dimension
-    if {row.stratum: (row.rank, row.bound) for row in claims.ranks} != {k: (d, d) for k, d in expected.items()}:
+    for kinds in multidegrees(claims.rule):
+        if dimension := dimension_of(kinds, claims.dimension):
+            expected[tuple(sorted(kinds))] = dimension
+    patterns = {kinds: tuple(sorted(pattern_of(kinds)[0])) for kinds in expected}
+    recorded = {kinds: (d, d) for kinds, d in expected.items() if patterns[kinds] == kinds}
+    if {row.kinds: (row.rank, row.bound) for row in claims.ranks} != recorded:
         yield "the multidegrees are not those that have invariants, or have other dimensions"
     if any((row.known_by, row.failure_probability) != ("Molien-Weyl", 0.0) for row in claims.ranks):
         yield "a dimension is not known by Molien and Weyl"
-    for ranks, dimension in expected.items():
-        kept = [graph for graph in claims.kept.values() if tuple(sorted(graph.ranks)) == ranks]
+    by_degree: dict[tuple[Kind, ...], list[Multigraph]] = {}
+    for graph in claims.kept.values():
+        by_degree.setdefault(tuple(sorted(graph.kinds)), []).append(graph)
+    for kinds, dimension in expected.items():
+        kept = by_degree.get(kinds, [])
         if len(kept) != dimension or _linear_rank(kept, fresh) != dimension:
-            yield f"{ranks}: {len(kept)} invariants are kept, {dimension} independent ones are there"
+            yield f"{kinds}: {len(kept)} invariants are kept, {dimension} independent ones are there"
     if len(claims.kept) != sum(expected.values()):
         yield "an invariant belongs to no multidegree"
 
@@ -262,9 +268,9 @@ def _linear_rank(graphs: Sequence[Multigraph], fresh: Points) -> int:
     if not graphs:
         return 0
     prime = int(fresh.primes[0])
-    seed = int(fresh.components[1][0, 0]) if 1 in fresh.components else 0
-    ranks = {rank for graph in graphs for rank in graph.ranks if rank}
-    points = Points.random(ranks, [prime] * len(graphs), seed)
+    seed = next((int(rows[0, 0]) for kind, rows in fresh.components.items() if kind.rank), 0)
+    kinds = {kind for graph in graphs for kind in graph.kinds if kind.rank and kind.role != "epsilon"}
+    points = Points.random(kinds, [prime] * len(graphs), seed, fresh.dimension)
     space = RowSpace(prime)
     for graph in graphs:
         space.add(values(graph, points))
@@ -274,6 +280,34 @@ def _linear_rank(graphs: Sequence[Multigraph], fresh: Points) -> int:
 def _linear_reasons(claims: Claims, fresh: Points) -> Iterator[str]:
     for graph, entry in claims.dropped:
         on = [claims.kept[name] for name in entry.on]
-        same = all(sorted(g.ranks) == sorted(graph.ranks) for g in on)
+        same = all(sorted(g.kinds) == sorted(graph.kinds) for g in on)
         if not same or not _has_reason(graph, entry, on, fresh, lambda graphs: _linear_rank(graphs, fresh)):
             yield f"{graph} is not {entry.kind} as said"
+
+
+def _census(claims: Claims, _fresh: Points) -> Iterator[str]:
+    """Every graph of every multidegree, and nothing else."""
+    everything = {g for kinds in multidegrees(claims.rule) for g in multigraphs_of_degree_sequence(kinds)}
+    if everything != set(claims.kept.values()) or claims.dropped:
+        yield f"there are {len(everything)} graphs, not {len(claims.kept)}"
+
+
+_FUNCTIONS: Checks = {
+    "minors are non-zero": _minors,
+    "ranks are as claimed, and known as claimed": _ranks,
+    "no graph is missing": _completeness,
+    "no invariant is too many": _minimality,
+    "every dropped graph has its reason": _reasons,
+}
+
+_CHECKS: dict[tuple[str, str], Checks] = {
+    ("connected", "functions"): _FUNCTIONS,
+    ("connected", "nothing"): _FUNCTIONS,
+    ("all", "linear combinations"): {
+        "minors are non-zero": _linear_minors,
+        "ranks are the Molien-Weyl dimensions": _linear_ranks,
+        "every dropped graph has its reason": _linear_reasons,
+    },
+    ("all", "nothing"): {"no graph is missing": _census},
+}
+"""What is checked, by what the candidates are and what counts as superfluous."""

@@ -16,20 +16,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
-from math import comb
+from math import comb, prod
 
-from tensorgraph.contractions.types import ContractionProgram, Operand, Step
+from tensorgraph.algebra import Layout
+from tensorgraph.contractions.types import ContractionProgram, Operand, Output, Step
 from tensorgraph.graphs import Multigraph, canonical, canonical_labelling
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Two sets of vertices of a canonical graph, and the classes that they induce."""
+    """Two sets of vertices of a canonical graph, the classes that they induce, and what contracting them costs."""
 
     left: tuple[int, ...]
     right: tuple[int, ...]
     left_class: Multigraph
     right_class: Multigraph
+    cost: int
 
     @property
     def parts(self) -> tuple[Multigraph, Multigraph]:
@@ -43,17 +45,20 @@ MAX_STATES = 5_000
 """Sets of classes that branch and bound looks at before it gives up: a fraction of a second."""
 
 
-def contraction_program(graphs: Sequence[Multigraph], max_rank: int) -> ContractionProgram:
-    """A contraction program for all graphs together; graph ``k`` is its output ``k``."""
-    choice, proved = _cheapest(_improved(_cheapest_alone(graphs), graphs), graphs)
-    program = _written(graphs, choice, max_rank, proved)
+def contraction_program(graphs: Sequence[Multigraph], layout: Layout) -> ContractionProgram:
+    """A contraction program for all graphs together; graph ``k``, which is closed, is its output ``k``."""
+    roots = [canonical(graph.opened) for graph in graphs]
+    dimension = layout.dimension
+    known = _improved(_cheapest_alone(roots, dimension), roots, dimension)
+    choice, proved = _cheapest(known, roots, dimension)
+    program = _written(graphs, roots, choice, layout, proved)
     program.verify()
     return program
 
 
 @cache
-def cuts(graph: Multigraph) -> tuple[Cut, ...]:
-    """Ways to cut a canonical graph in two: one for each pair of classes.
+def cuts(graph: Multigraph, dimension: int = 3) -> tuple[Cut, ...]:
+    """Ways to cut a canonical graph of tensors in this dimension in two: one for each pair of classes.
 
     A connected graph is cut into two connected parts, a product into one of its pieces and the rest. Cuts into the same
     two classes cost the same: the edges that cross are those of the graph without those of the parts.
@@ -65,7 +70,8 @@ def cuts(graph: Multigraph) -> tuple[Cut, ...]:
             right = tuple(vertex for vertex in vertices if vertex not in left)
             parts = graph.induced(left), graph.induced(right)
             if _is_cut(graph, *parts):
-                cut = Cut(left, right, canonical(parts[0]), canonical(parts[1]))
+                cost = cut_cost(graph, left, dimension)
+                cut = Cut(left, right, canonical(parts[0]), canonical(parts[1]), cost)
                 found.setdefault(tuple(sorted(cut.parts)), cut)
     return tuple(sorted(found.values(), key=lambda cut: (cut.left, cut.right)))
 
@@ -73,22 +79,17 @@ def cuts(graph: Multigraph) -> tuple[Cut, ...]:
 def _is_cut(graph: Multigraph, left: Multigraph, right: Multigraph) -> bool:
     if graph.is_connected:
         return left.is_connected and right.is_connected
-    return left.is_connected and left.is_closed
+    return left.is_connected and sum(left.legs) + sum(right.legs) == sum(graph.legs)  # no edge was cut
 
 
-@cache
-def cut_cost(graph: Multigraph, cut: Cut) -> int:
-    """Estimated multiplications of one contraction.
+def cut_cost(graph: Multigraph, left: Sequence[int], dimension: int = 3) -> int:
+    """Estimated multiplications of the contraction of some vertices with the others.
 
     Result components times terms, indices at one vertex counted up to order since the tensors are symmetric: ``k`` legs
-    at a vertex have ``C(k+2, 2)`` distinct values, and so have ``k`` parallel edges between two vertices.
+    at a vertex have ``C(k+D-1, D-1)`` distinct values, and so have ``k`` parallel edges between two vertices.
     """
-    left = set(cut.left)
     crossing = [multiplicity for u, v, multiplicity in graph.edges if (u in left) != (v in left)]
-    cost = 1
-    for count in (*graph.legs, *crossing):
-        cost *= comb(count + 2, 2)
-    return cost
+    return prod(comb(count + dimension - 1, dimension - 1) for count in (*graph.legs, *crossing))
 
 
 def reachable(roots: Sequence[Multigraph], choice: Mapping[Multigraph, Cut]) -> Iterator[Multigraph]:
@@ -107,10 +108,10 @@ def reachable(roots: Sequence[Multigraph], choice: Mapping[Multigraph, Cut]) -> 
 
 
 def _family_cost(roots: Sequence[Multigraph], choice: Mapping[Multigraph, Cut]) -> int:
-    return sum(cut_cost(graph, choice[graph]) for graph in reachable(roots, choice))
+    return sum(choice[graph].cost for graph in reachable(roots, choice))
 
 
-def _cheapest_alone(graphs: Sequence[Multigraph]) -> Choice:
+def _cheapest_alone(graphs: Sequence[Multigraph], dimension: int = 3) -> Choice:
     """For every class within the graphs the cut that is cheapest when nothing is shared."""
     cost: dict[Multigraph, int] = {}
     choice: Choice = {}
@@ -119,12 +120,10 @@ def _cheapest_alone(graphs: Sequence[Multigraph]) -> Choice:
         if graph.order == 1:
             return 0
         if graph not in cost:
-            priced = [
-                (cut_cost(graph, cut) + total(cut.left_class) + total(cut.right_class), number)
-                for number, cut in enumerate(cuts(graph))
-            ]
+            options = cuts(graph, dimension)
+            priced = [(cut.cost + sum(map(total, cut.parts)), number) for number, cut in enumerate(options)]
             cost[graph], best = min(priced)
-            choice[graph] = cuts(graph)[best]
+            choice[graph] = options[best]
         return cost[graph]
 
     for graph in graphs:
@@ -132,14 +131,14 @@ def _cheapest_alone(graphs: Sequence[Multigraph]) -> Choice:
     return choice
 
 
-def _improved(choice: Choice, roots: Sequence[Multigraph]) -> Choice:
+def _improved(choice: Choice, roots: Sequence[Multigraph], dimension: int = 3) -> Choice:
     """Local search: change one cut at a time while the family's cost falls."""
     family = _Family(choice, roots)
     improved = True
     while improved:
         improved = False
         for graph in list(reachable(roots, family.choice)):
-            for cut in cuts(graph):
+            for cut in cuts(graph, dimension):
                 improved |= family.changed(graph, cut)
     return family.choice
 
@@ -166,7 +165,7 @@ class _Family:
     def exchange(self, graph: Multigraph, cut: Cut) -> int:
         """Takes another cut, and what that adds to the cost."""
         old, self.choice[graph] = self.choice[graph], cut
-        growth = cut_cost(graph, cut) - cut_cost(graph, old)
+        growth = cut.cost - old.cost
         growth += sum(self.need(part) for part in cut.parts)
         return growth - sum(self.drop(part) for part in old.parts)
 
@@ -178,7 +177,7 @@ class _Family:
         if self.needed[graph] > 1:
             return 0
         cut = self.choice[graph]
-        return cut_cost(graph, cut) + sum(self.need(part) for part in cut.parts)
+        return cut.cost + sum(self.need(part) for part in cut.parts)
 
     def drop(self, graph: Multigraph) -> int:
         """One use of a class less, and what that takes from the cost."""
@@ -188,17 +187,17 @@ class _Family:
         if self.needed[graph]:
             return 0
         cut = self.choice[graph]
-        return cut_cost(graph, cut) + sum(self.drop(part) for part in cut.parts)
+        return cut.cost + sum(self.drop(part) for part in cut.parts)
 
 
-def _cheapest(known: Choice, roots: Sequence[Multigraph]) -> tuple[Choice, bool]:
+def _cheapest(known: Choice, roots: Sequence[Multigraph], dimension: int = 3) -> tuple[Choice, bool]:
     """Branch and bound over all choices, from one that is known; whether it got to the end.
 
     Parts have fewer vertices than what they are parts of, so cuts are chosen for classes by falling number of vertices,
     and what is still open depends on the cuts so far only through the set of classes that wait for theirs. Each of
     those will cost at least its cheapest cut: the bound.
     """
-    classes = _classes(roots)
+    classes = _classes(roots, dimension)
     best, cost_of_best = known, _family_cost(roots, known)
     reached: dict[int, int] = {}
     first = sum(1 << number for number, (graph, _) in enumerate(classes) if graph in roots)
@@ -216,20 +215,20 @@ def _cheapest(known: Choice, roots: Sequence[Multigraph]) -> tuple[Choice, bool]
         reached[waiting] = cost
         number = waiting.bit_length() - 1
         graph, options = classes[number]
-        rest, bound = waiting ^ 1 << number, bound - options[-1].cost
+        rest, bound = waiting ^ 1 << number, bound - options[-1].cut.cost
         for option in options:
             more = sum(least for part, least in option.parts if not rest & part)
             parts = sum(part for part, _ in option.parts if not rest & part)
-            pending.append((rest | parts, cost + option.cost, bound + option.cost + more, (graph, option.cut, chosen)))
+            own = option.cut.cost
+            pending.append((rest | parts, cost + own, bound + own + more, (graph, option.cut, chosen)))
     return best, True
 
 
 @dataclass(frozen=True)
 class _Option:
-    """A cut, its cost, and its parts beyond single tensors: the set of each alone, and its cheapest cut's cost."""
+    """A cut, and its parts beyond single tensors: the set of each alone, and its cheapest cut's cost."""
 
     cut: Cut
-    cost: int
     parts: tuple[tuple[int, int], ...]
 
 
@@ -244,7 +243,7 @@ def _unfolded(chosen: _Chosen) -> Choice:
     return choice
 
 
-def _classes(roots: Sequence[Multigraph]) -> list[tuple[Multigraph, list[_Option]]]:
+def _classes(roots: Sequence[Multigraph], dimension: int) -> list[tuple[Multigraph, list[_Option]]]:
     """All classes within the roots by rising number of vertices, each with its cuts, the cheapest last."""
     found: set[Multigraph] = set()
     frontier = [root for root in roots if root.order > 1]
@@ -252,37 +251,50 @@ def _classes(roots: Sequence[Multigraph]) -> list[tuple[Multigraph, list[_Option
         graph = frontier.pop()
         if graph not in found:
             found.add(graph)
-            frontier += [part for cut in cuts(graph) for part in cut.parts if part.order > 1]
+            frontier += [part for cut in cuts(graph, dimension) for part in cut.parts if part.order > 1]
     classes: list[tuple[Multigraph, list[_Option]]] = []
     number: dict[Multigraph, int] = {}
     for graph in sorted(found, key=lambda graph: (graph.order, graph)):
         options = []
-        for cut in cuts(graph):
+        for cut in cuts(graph, dimension):
             parts = sorted({number[part] for part in cut.parts if part.order > 1})
-            priced = tuple((1 << part, classes[part][1][-1].cost) for part in parts)
-            options.append(_Option(cut, cut_cost(graph, cut), priced))
+            priced = tuple((1 << part, classes[part][1][-1].cut.cost) for part in parts)
+            options.append(_Option(cut, priced))
         number[graph] = len(classes)
-        classes.append((graph, sorted(options, key=lambda option: -option.cost)))
+        classes.append((graph, sorted(options, key=lambda option: -option.cut.cost)))
     return classes
 
 
 def _bound(classes: Sequence[tuple[Multigraph, list[_Option]]], waiting: int) -> int:
-    return sum(options[-1].cost for number, (_, options) in enumerate(classes) if waiting >> number & 1)
+    return sum(options[-1].cut.cost for number, (_, options) in enumerate(classes) if waiting >> number & 1)
 
 
-def _written(graphs: Sequence[Multigraph], choice: Choice, max_rank: int, proved: bool) -> ContractionProgram:
-    """The chosen classes as steps."""
-    value = {Multigraph((rank,)): rank for rank in range(max_rank + 1)}
-    steps = []
-    for graph in reachable(graphs, choice):
+def _written(
+    graphs: Sequence[Multigraph], roots: Sequence[Multigraph], choice: Choice, layout: Layout, proved: bool
+) -> ContractionProgram:
+    """The chosen classes as steps; ``roots[k]`` is the class of what graph ``k`` is without what closes it."""
+    value = {Multigraph((kind,)): number for number, kind in enumerate(layout.kinds)}
+    steps: list[Step] = []
+    for graph in reachable(roots, choice):
         cut = choice[graph]
         left, right = (
             Operand(value[part_class], _indices_on(graph, part))
             for part, part_class in ((cut.left, cut.left_class), (cut.right, cut.right_class))
         )
+        value[graph] = len(value)
         steps.append(Step(graph, left, right, graph.index_letters()[1]))
-        value[graph] = max_rank + len(steps)
-    return ContractionProgram(max_rank, tuple(steps), tuple(value[graph] for graph in graphs), proved)
+    outputs = (_output(graph, value[root]) for graph, root in zip(graphs, roots, strict=True))
+    return ContractionProgram(layout, tuple(steps), tuple(outputs), proved)
+
+
+def _output(graph: Multigraph, value: int) -> Output:
+    """An output: legs that meet the antisymmetric tensor in another order than in the graph may change its sign."""
+    if graph.closing is None:
+        return Output(value)
+    closing, opened = graph.kinds[graph.closing], graph.opened
+    legs = [vertex for vertex in canonical_labelling(opened) if opened.legs[vertex]]
+    swaps = sum(legs[k] > legs[m] for m in range(len(legs)) for k in range(m))
+    return Output(value, closing, (-1) ** swaps if closing.role == "epsilon" else 1)
 
 
 def _indices_on(graph: Multigraph, part: tuple[int, ...]) -> str:

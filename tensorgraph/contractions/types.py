@@ -1,8 +1,9 @@
 """The contraction program and its meaning.
 
-Scope: straight-line programs of pairwise contractions. Values ``0 … max_rank`` are the input tensors of those ranks;
-value ``max_rank + 1 + k`` is the result of step ``k``, an open-legged multigraph whose axes are its legs in the
-order of its vertices. Not in scope: sums, scalings, anything that is no contraction of two operands.
+Scope: straight-line programs of pairwise contractions. The first values are the input tensors, in the order of their
+layout; behind them value ``n_inputs + k`` is the result of step ``k``, an open-legged multigraph whose axes are its
+legs in the order of its vertices. Outputs close what is open in a value: they pair it with a probe or with the
+antisymmetric tensor. Not in scope: sums, scalings, anything that is no contraction of two operands.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorgraph.graphs import Multigraph, to_networkx
-from tensorgraph.graphs.multigraph import rank_letter, sort_edges
+from tensorgraph.algebra import Layout, embedding, traceless
+from tensorgraph.algebra.tensors import levi_civita
+from tensorgraph.graphs import Kind, Multigraph, to_networkx
+from tensorgraph.graphs.multigraph import sort_edges
 
 Array = NDArray[Any]
 
@@ -46,26 +50,54 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Output:
+    """A value, and what its open legs are closed with.
+
+    With a probe the output is the derivative by it: the symmetric traceless part of the value. With the antisymmetric
+    tensor it is ``sign`` times the full contraction with it. Without either the value has no open legs.
+    """
+
+    value: int
+    closing: Kind | None = None
+    sign: int = 1
+
+    @property
+    def rank(self) -> int:
+        """Of the output as a tensor."""
+        return self.closing.rank if self.closing is not None and self.closing.role == "probe" else 0
+
+
+@dataclass(frozen=True)
 class ContractionProgram:
-    """Steps in the order of their computation; ``outputs[k]`` is the value of invariant ``k``.
+    """Steps in the order of their computation; ``outputs[k]`` is output ``k``.
 
     ``proved_cheapest`` says that none is cheaper, by the search's estimate of multiplications, of the programs that
     make every connected graph from two connected parts and every product from one of its pieces and the rest. It says
     nothing of programs with unconnected intermediates, nor of the scalar operations that are left in the end.
     """
 
-    max_rank: int
+    layout: Layout
     steps: tuple[Step, ...]
-    outputs: tuple[int, ...]
+    outputs: tuple[Output, ...]
     proved_cheapest: bool = False
 
-    def name(self, value: int) -> str:
-        """How a value is written: inputs by their rank's letter, intermediates as ``w1, w2, …``."""
-        return rank_letter(value) if value <= self.max_rank else f"w{value - self.max_rank}"
+    @property
+    def n_inputs(self) -> int:
+        """The number of input tensors."""
+        return len(self.layout.kinds)
 
-    def legs(self, value: int) -> int:
-        """Number of axes of a value."""
-        return value if value <= self.max_rank else len(self.steps[value - self.max_rank - 1].result)
+    @cached_property
+    def graphs(self) -> tuple[Multigraph, ...]:
+        """The graph of every value, a single vertex for an input."""
+        return (*(Multigraph((kind,)) for kind in self.layout.kinds), *(step.graph for step in self.steps))
+
+    def step_of(self, value: int) -> Step | None:
+        """The step that computes a value; None for an input."""
+        return self.steps[value - self.n_inputs] if value >= self.n_inputs else None
+
+    def name(self, value: int) -> str:
+        """How a value is written: inputs by their letter, intermediates as ``w1, w2, …``."""
+        return self.layout.kinds[value].letter if value < self.n_inputs else f"w{value - self.n_inputs + 1}"
 
     def verify(self) -> None:
         """Checks that operands come before their use and that every step computes the graph that it names.
@@ -73,21 +105,19 @@ class ContractionProgram:
         Raises:
             ValueError: the first step or output that is wrong.
         """
-        graphs = [Multigraph((rank,)) for rank in range(self.max_rank + 1)]
         for number, step in enumerate(self.steps):
             for operand in (step.left, step.right):
-                if not 0 <= operand.value < len(graphs):
+                if not 0 <= operand.value < self.n_inputs + number:
                     raise ValueError(f"step {number} uses value {operand.value} before it is computed")
-                if len(set(operand.indices)) != len(operand.indices) or len(operand.indices) != self.legs(
-                    operand.value
-                ):
+                legs = sum(self.graphs[operand.value].legs)
+                if len(set(operand.indices)) != len(operand.indices) or len(operand.indices) != legs:
                     raise ValueError(f"step {number} gives {operand.indices!r} to {self.name(operand.value)}")
-            if not _computes(step, graphs[step.left.value], graphs[step.right.value]):
+            if not _computes(step, self.graphs[step.left.value], self.graphs[step.right.value]):
                 raise ValueError(f"step {number}: {step.einsum} does not compute {step.graph}")
-            graphs.append(step.graph)
-        for value in self.outputs:
-            if not 0 <= value < len(graphs) or not graphs[value].is_closed:
-                raise ValueError(f"output {value} is no invariant")
+        for output in self.outputs:
+            wanted = output.closing.rank if output.closing else 0
+            if not 0 <= output.value < len(self.graphs) or sum(self.graphs[output.value].legs) != wanted:
+                raise ValueError(f"output {output} has other legs than what closes it")
 
     def describe(self, step: Step, value: int) -> str:
         """One step in index notation with the graph that it computes."""
@@ -96,32 +126,50 @@ class ContractionProgram:
         return f"{result} = {left} {right}    # {step.graph}"
 
     def __str__(self) -> str:
-        first = self.max_rank + 1
-        lines = [self.describe(step, first + number) for number, step in enumerate(self.steps)]
-        return "\n".join([*lines, "return " + ", ".join(self.name(value) for value in self.outputs)])
+        lines = [self.describe(step, self.n_inputs + number) for number, step in enumerate(self.steps)]
+        return "\n".join([*lines, "return " + ", ".join(map(self.describe_output, self.outputs))])
+
+    def describe_output(self, output: Output) -> str:
+        """An output by its value and, where there is one, what closes it."""
+        sign = "-" if output.sign < 0 else ""
+        return f"{sign}{self.name(output.value)}" + (f".{output.closing.letter}" if output.closing else "")
 
 
-def run(program: ContractionProgram, tensors: Mapping[int, Array]) -> list[Array]:
-    """The meaning of a program: the invariants of full tensors of shape ``(3,)*l``, by einsum, step by step."""
-    values: list[Array] = [np.asarray(tensors[rank]) for rank in range(program.max_rank + 1)]
+def run(program: ContractionProgram, tensors: Mapping[Kind, Array]) -> list[Array]:
+    """The meaning of a program, by einsum, step by step: scalars, and the independent components of outputs with rank.
+
+    ``tensors`` are the full tensors of the inputs, shape ``(dimension,)*l`` each.
+    """
+    values: list[Array] = [np.asarray(tensors[kind]) for kind in program.layout.kinds]
     for step in program.steps:
         values.append(np.einsum(step.einsum, values[step.left.value], values[step.right.value]))
-    return [values[value] for value in program.outputs]
+    return [_closed(output, values[output.value], program.layout.dimension) for output in program.outputs]
+
+
+def _closed(output: Output, value: Array, dimension: int) -> Array:
+    if output.closing is None:
+        return value
+    if output.closing.role == "epsilon":
+        return output.sign * np.tensordot(levi_civita(dimension), value, axes=value.ndim)
+    outer = embedding(output.rank, dimension)
+    paired = np.tensordot(outer, value, axes=(range(value.ndim), range(value.ndim)))
+    closed: Array = np.asarray(traceless(output.rank, dimension), dtype=value.dtype) @ paired
+    return closed
 
 
 def _computes(step: Step, left: Multigraph, right: Multigraph) -> bool:
     """Whether joining the legs of two graphs that share an index gives the step's graph, axis by axis."""
     owners: dict[str, list[int]] = {}
-    ranks: tuple[int, ...] = ()
+    kinds: tuple[Kind, ...] = ()
     edges = []
     for operand, graph in ((step.left, left), (step.right, right)):
-        edges += [(u + len(ranks), v + len(ranks), m) for u, v, m in graph.edges]
+        edges += [(u + len(kinds), v + len(kinds), m) for u, v, m in graph.edges]
         for letter, vertex in zip(operand.indices, leg_owners(graph), strict=True):
-            owners.setdefault(letter, []).append(vertex + len(ranks))
-        ranks += graph.ranks
+            owners.setdefault(letter, []).append(vertex + len(kinds))
+        kinds += graph.kinds
     joined = Counter(tuple(sorted(ends)) for ends in owners.values() if len(ends) == 2)
     edges += [(u, v, multiplicity) for (u, v), multiplicity in joined.items()]
-    composed = Multigraph(ranks, sort_edges(edges))
+    composed = Multigraph(kinds, sort_edges(edges))
     axes = {letter: ends[0] for letter, ends in owners.items() if len(ends) == 1}
     named = dict(zip(step.result, leg_owners(step.graph), strict=False))
     if len(step.result) != len(axes) or axes.keys() != named.keys() or sum(step.graph.legs) != len(axes):
@@ -135,7 +183,7 @@ def leg_owners(graph: Multigraph) -> list[int]:
 
 
 def _isomorphic(a: Multigraph, axes_a: Mapping[str, int], b: Multigraph, axes_b: Mapping[str, int]) -> bool:
-    """Isomorphism that respects ranks, multiplicities, and which indices are open at which vertex."""
+    """Isomorphism that respects kinds, multiplicities, and which indices are open at which vertex."""
     labelled = []
     for graph, axes in ((a, axes_a), (b, axes_b)):
         result = to_networkx(graph)

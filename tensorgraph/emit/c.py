@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tensorgraph.emit import c_tiles
-from tensorgraph.emit.printing import Commentary, Labels, expression, static_names, uses, wrapped
+from tensorgraph.emit import c_functions, c_tiles
+from tensorgraph.emit.printing import Commentary, Labels, expression, functions_of, static_names, wrapped
 from tensorgraph.scalar import Derivatives, Instruction, Opcode, Store, StraightLine
+from tensorgraph.scalar.functions import FUNCTIONS
 from tensorgraph.scalar.instructions import reads
 
-PATTERNS = {
+PATTERNS: dict[Opcode | str, str] = {
     Opcode.CONSTANT: "(vector){{0}} + (real){k}",
     Opcode.MULTIPLY: "{a} * {b}",
     Opcode.SCALE: "(real){k} * {a}",
@@ -24,7 +25,7 @@ PATTERNS = {
     Opcode.SUBTRACT: "{a} - {b}",
     Opcode.MULTIPLY_ADD: "{a} + {b} * {c}",
     Opcode.MULTIPLY_SUBTRACT: "{a} - {b} * {c}",
-    Opcode.EXPONENTIAL: "exponential({a})",
+    **{name: function.c or f"lanes_of_{name}({{a}})" for name, function in FUNCTIONS.items()},
 }
 
 PART = 6000
@@ -77,8 +78,7 @@ def print_programs(programs: Derivatives[StraightLine], commentary: Commentary) 
     arrays ``[atoms, size, channels]``; of programs with arrays of rows or columns alone see ``c_tiles``.
     """
     pieces = [f"/* {commentary.subject} in C.\n\n{commentary.notes}\n*/", HEAD]
-    if uses(programs, Opcode.EXPONENTIAL):
-        pieces.append(c_tiles.EXPONENTIAL)
+    pieces += c_functions.definitions(functions_of(programs))
     tiled = any(line.sums for line in programs)
     pieces.append(c_tiles.HEAD if tiled else COPIES)
     for name, line in zip(programs._fields, programs, strict=True):

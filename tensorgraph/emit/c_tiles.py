@@ -10,33 +10,6 @@ from collections.abc import Iterator, Mapping
 
 from tensorgraph.emit.printing import expression, static_names, wrapped
 from tensorgraph.scalar import ArrayRef, Axes, Instruction, Opcode, Store, StraightLine
-from tensorgraph.scalar.ir import LEAST_EXPONENT
-
-EXPONENTIAL = f"""\
-/* Of numbers that are not positive: 2^n e^r, |r| at most ln 2 / 2, e^r by its series. Zero below {LEAST_EXPONENT}. */
-typedef __typeof__((vector){{0}} == (vector){{0}}) integers;
-#define CHOSEN(single_precision, double_precision) ((real)(sizeof(real) == 4 ? single_precision : double_precision))
-#define DEGREE (sizeof(real) == 4 ? 7 : 13)
-
-static inline __attribute__((always_inline)) vector exponential(vector x)
-{{
-    static const double inverse_factorials[] = {{
-        1., 1., 1. / 2, 1. / 6, 1. / 24, 1. / 120, 1. / 720, 1. / 5040, 1. / 40320, 1. / 362880, 1. / 3628800,
-        1. / 39916800, 1. / 479001600, 1. / 6227020800,
-    }};
-    /* A number this large has no digits after the point, and the last ones of its integer are the last of its bits. */
-    const real large = CHOSEN(0x1.8p23, 0x1.8p52);
-    const vector shifted = x * (real)1.4426950408889634 + large, n = shifted - large;
-    /* ln 2 in two parts, the first of so few digits that n times it is exact. */
-    const vector r = x - n * CHOSEN(0x1.62e4p-1, 0x1.62e42feep-1) - n * CHOSEN(0x1.7f7d1cp-20, 0x1.a39ef35793c76p-33);
-    vector series = (vector){{0}} + (real)inverse_factorials[DEGREE];
-#pragma GCC unroll 16
-    for (int k = DEGREE - 1; k >= 0; k--)
-        series = series * r + (real)inverse_factorials[k];
-    /* 2^n by its bits; multiplied, so that what is no number stays none. */
-    const integers power = (integers)((vector){{0}} + (real)1) + ((integers)shifted << (sizeof(real) == 4 ? 23 : 52));
-    return (vector)((integers)(series * (vector)power) & ~(x < (real){LEAST_EXPONENT}));
-}}"""
 
 HEAD = """\
 /* COLUMNS and BLOCK, the rows whose sums are left together, are constants: loops over vectors are unrolled. */
@@ -87,7 +60,7 @@ STORES = {
 }
 
 
-def program(name: str, line: StraightLine, patterns: Mapping[Opcode, str]) -> str:
+def program(name: str, line: StraightLine, patterns: Mapping[Opcode | str, str]) -> str:
     """A function ``(rows, threads, inputs…, outputs…)`` of contiguous arrays, with loops and sums around the body.
 
     Outputs of columns alone are ``[blocks, size, columns]``.
@@ -96,7 +69,7 @@ def program(name: str, line: StraightLine, patterns: Mapping[Opcode, str]) -> st
     of_rows, of_columns = ([a for a in line.outputs if a.axes is axes] for axes in (Axes.ROWS, Axes.COLUMNS))
     operations = line.operations
     pieces = [
-        f"/* {operations.total} operations per row and column, {operations.exponentials} of them exponentials. */",
+        f"/* {operations.total} operations per row and column, {operations.functions} of them functions. */",
         *wrapped(f"void {name}(", ["int64_t rows", "int threads", *arrays], ")", last=""),
         "{",
         "#pragma omp parallel for num_threads(threads) schedule(static)",
@@ -118,7 +91,7 @@ def program(name: str, line: StraightLine, patterns: Mapping[Opcode, str]) -> st
     return "\n".join(pieces)
 
 
-def _body(line: StraightLine, patterns: Mapping[Opcode, str]) -> Iterator[str]:
+def _body(line: StraightLine, patterns: Mapping[Opcode | str, str]) -> Iterator[str]:
     names = static_names(line)
     arrays = {array.name: array for array in (*line.inputs, *line.outputs)}
     for item in line.body:
@@ -131,7 +104,7 @@ def _body(line: StraightLine, patterns: Mapping[Opcode, str]) -> Iterator[str]:
 
 
 def _right_hand_side(
-    item: Instruction, names: Mapping[int, str], arrays: Mapping[str, ArrayRef], patterns: Mapping[Opcode, str]
+    item: Instruction, names: Mapping[int, str], arrays: Mapping[str, ArrayRef], patterns: Mapping[Opcode | str, str]
 ) -> str:
     if item.source is None:
         return expression(patterns, item, names)

@@ -12,15 +12,13 @@ from importlib import resources
 from typing import Any
 
 import tensorgraph
-from tensorgraph.algebra import components
-from tensorgraph.algebra.tensors import component_name
+from tensorgraph.algebra import Layout
 from tensorgraph.basis import Basis
 from tensorgraph.contractions import ContractionProgram
 from tensorgraph.emit import c, pytorch, triton
 from tensorgraph.emit.printing import Commentary
 from tensorgraph.emit.runtime import manifest_text, runtime_entry, runtime_files
 from tensorgraph.emit.writing import PackageText
-from tensorgraph.graphs.multigraph import rank_letter
 from tensorgraph.layer import LayerPlan
 from tensorgraph.scalar import Derivatives, StraightLine
 from tensorgraph.spec import NetworkSpec, Spec
@@ -57,7 +55,7 @@ def emit_package(
     """The package of a spec, as text; equal specs give equal bytes."""
     printed = {
         **_printed("invariants", programs, _invariants_commentary(basis, contractions)),
-        **_printed("tensors", tensors, _tensors_commentary(basis.max_rank)),
+        **_printed("tensors", tensors, _tensors_commentary(basis.layout)),
         **{name: _template(name) for name in INVARIANT_TEMPLATES},
     }
     if spec.network is not None:
@@ -105,36 +103,28 @@ def _invariants_commentary(basis: Basis, contractions: ContractionProgram) -> Co
     outputs = dict(zip((i.name for i in basis.invariants), contractions.outputs, strict=True))
     lines = ["Invariants (name, value, graph, einsum):"]
     for invariant in basis.invariants:
-        value = contractions.name(outputs[invariant.name])
+        value = contractions.describe_output(outputs[invariant.name])
         lines.append(f"    {invariant.name:8} {value:4} {invariant.graph.formula}    {invariant.graph.einsum}")
     if contractions.steps:
         lines += ["", "Contractions, shared by all invariants:"]
         lines += ["    " + line for line in str(contractions).splitlines()[:-1]]
     labels = {
         "invariants": [f"{i.name} = {i.graph.formula}" for i in basis.invariants],
-        "grad_features": [f"with respect to {name}" for name in _component_names(basis.max_rank)],
+        "grad_features": [f"with respect to {name}" for name in basis.layout.names],
         "grad_grad_invariants": [f"with respect to the cotangent of {i.name}" for i in basis.invariants],
     }
     return Commentary("The invariants and their derivatives", "\n".join(lines), labels)
 
 
-def _tensors_commentary(max_rank: int) -> Commentary:
-    names = _component_names(max_rank)
+def _tensors_commentary(layout: Layout) -> Commentary:
+    names = list(layout.names)
     labels = {
         "components": names,
         "grad_unit_vectors": [f"with respect to {axis}" for axis in "xyz"],
         "grad_grad_components": [f"with respect to the cotangent of {name}" for name in names],
     }
-    notes = f"Components of [r̂…r̂]_0, the traceless part of the powers of a direction, of ranks 0 to {max_rank}."
+    notes = f"Components of [r̂…r̂]_0, the traceless part of the powers of a direction, of ranks 0 to {layout.max_rank}."
     return Commentary("Symmetric traceless tensors of directions and their derivatives", notes, labels)
-
-
-def _component_names(max_rank: int) -> list[str]:
-    return [
-        f"{rank_letter(rank)}_{component_name(c)}" if rank else "s"
-        for rank in range(max_rank + 1)
-        for c in components(rank)
-    ]
 
 
 def _architecture_module(spec: Spec, basis: Basis, layers: Sequence[LayerPlan]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from tensorgraph.scalar import Instruction, Opcode, Store, StraightLine
+from tensorgraph.scalar.functions import FUNCTIONS
 
 LINE_LENGTH = 120
 
@@ -34,9 +35,10 @@ def sections(line: StraightLine, labels: Labels) -> Iterator[tuple[str, list[Ins
             piece = []
 
 
-def uses(programs: Iterable[StraightLine], opcode: Opcode) -> bool:
-    """Whether one of the programs has such an instruction."""
-    return any(isinstance(item, Instruction) and item.opcode is opcode for line in programs for item in line.body)
+def functions_of(programs: Iterable[StraightLine]) -> list[str]:
+    """The functions that the programs apply, by name, in the order of their table."""
+    used = {item.function for line in programs for item in line.body if isinstance(item, Instruction)}
+    return [name for name in FUNCTIONS if name in used]
 
 
 def literal(constant: Fraction) -> str:
@@ -45,11 +47,16 @@ def literal(constant: Fraction) -> str:
 
 
 def expression(
-    patterns: Mapping[Opcode, str], instruction: Instruction, names: Mapping[int, str], like: str = ""
+    patterns: Mapping[Opcode | str, str], instruction: Instruction, names: Mapping[int, str], like: str = ""
 ) -> str:
-    """The right-hand side of an instruction by the target's pattern; ``like`` is an array of the result's shape."""
+    """The right-hand side of an instruction by the target's pattern, which of a function is under its name.
+
+    ``like`` is an array of the result's shape.
+    """
     operands = dict(zip("abc", (names[operand] for operand in instruction.operands), strict=False))
-    return patterns[instruction.opcode].format(k=literal(instruction.constant), like=like, **operands)
+    return patterns[instruction.function or instruction.opcode].format(
+        k=literal(instruction.constant), like=like, **operands
+    )
 
 
 def return_type(line: StraightLine) -> str:

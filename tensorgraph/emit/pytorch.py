@@ -9,16 +9,16 @@ from tensorgraph.emit.printing import (
     Commentary,
     Labels,
     expression,
+    functions_of,
     return_type,
     reused_names,
     sections,
-    uses,
     wrapped,
 )
 from tensorgraph.scalar import Axes, Derivatives, Instruction, Opcode, Store, StraightLine
-from tensorgraph.scalar.ir import LEAST_EXPONENT
+from tensorgraph.scalar.functions import FUNCTIONS, LEAST_EXPONENT
 
-PATTERNS = {
+PATTERNS: dict[Opcode | str, str] = {
     Opcode.CONSTANT: "torch.full_like({like}, {k})",
     Opcode.MULTIPLY: "{a} * {b}",
     Opcode.SCALE: "{k} * {a}",
@@ -26,7 +26,7 @@ PATTERNS = {
     Opcode.SUBTRACT: "{a} - {b}",
     Opcode.MULTIPLY_ADD: "torch.addcmul({a}, {b}, {c})",
     Opcode.MULTIPLY_SUBTRACT: "torch.addcmul({a}, {b}, {c}, value=-1.0)",
-    Opcode.EXPONENTIAL: "exponential({a})",
+    **{name: function.torch for name, function in FUNCTIONS.items()},
 }
 
 ELEMENTS = {Axes.BOTH: "{array}[:, {k}]", Axes.ROWS: "{array}[:, {k}, None]", Axes.COLUMNS: "{array}[{k}]"}
@@ -53,7 +53,7 @@ def print_programs(programs: Derivatives[StraightLine], commentary: Commentary) 
         f'"""{commentary.subject} in plain PyTorch.\n\n{commentary.notes}\n"""',
         IMPORTS,
     ]
-    if uses(programs, Opcode.EXPONENTIAL):
+    if "exp" in functions_of(programs):
         parts.append(EXPONENTIAL)
     for name, line in zip(programs._fields, programs, strict=True):
         parts.append(

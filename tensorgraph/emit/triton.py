@@ -17,9 +17,9 @@ from tensorgraph.emit.printing import (
     wrapped,
 )
 from tensorgraph.scalar import Derivatives, Instruction, Opcode, Store, StraightLine
-from tensorgraph.scalar.ir import LEAST_EXPONENT
+from tensorgraph.scalar.functions import FUNCTIONS
 
-PATTERNS = {
+PATTERNS: dict[Opcode | str, str] = {
     Opcode.CONSTANT: "tl.full((BLOCK,), {k}, dtype)",
     Opcode.MULTIPLY: "{a} * {b}",
     Opcode.SCALE: "{k} * {a}",
@@ -27,7 +27,7 @@ PATTERNS = {
     Opcode.SUBTRACT: "{a} - {b}",
     Opcode.MULTIPLY_ADD: "{a} + {b} * {c}",
     Opcode.MULTIPLY_SUBTRACT: "{a} - {b} * {c}",
-    Opcode.EXPONENTIAL: f"tl.where({{a}} < {LEAST_EXPONENT}, 0.0, tl.exp({{a}}))",
+    **{name: function.triton for name, function in FUNCTIONS.items()},
 }
 
 SHELL = '''\

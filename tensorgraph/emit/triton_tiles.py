@@ -63,7 +63,7 @@ NEW = {
 }
 
 
-def print_programs(opening: str, programs: Derivatives[StraightLine], patterns: Mapping[Opcode, str]) -> str:
+def print_programs(opening: str, programs: Derivatives[StraightLine], patterns: Mapping[Opcode | str, str]) -> str:
     """The module with a kernel and a launching function for each program."""
     parts = [opening, SHELL.format(programs=repr(dict.fromkeys(programs._fields, THREADS)).replace("'", '"'))]
     for name, line in zip(programs._fields, programs, strict=True):
@@ -71,14 +71,14 @@ def print_programs(opening: str, programs: Derivatives[StraightLine], patterns: 
     return "\n\n".join(parts) + "\n"
 
 
-def _kernel(name: str, line: StraightLine, patterns: Mapping[Opcode, str]) -> str:
+def _kernel(name: str, line: StraightLine, patterns: Mapping[Opcode | str, str]) -> str:
     pointers = [array.name for array in (*line.inputs, *line.outputs)]
     sizes = ["rows", "COLUMNS: tl.constexpr", "HEIGHT: tl.constexpr", "WIDTH: tl.constexpr"]
     operations = line.operations
     body = [
         '@triton.jit(do_not_specialize=["rows"])',
         *wrapped(f"def {name}_kernel(", [*pointers, *sizes], "):"),
-        f"    # {operations.total} operations per row and column, {operations.exponentials} of them exponentials",
+        f"    # {operations.total} operations per row and column, {operations.functions} of them functions",
         "    tile = tl.program_id(0).to(tl.int64)",
         "    row = tile * HEIGHT + tl.arange(0, HEIGHT)",
         "    column = tl.arange(0, WIDTH)",
@@ -94,7 +94,7 @@ def _starts(line: StraightLine) -> Iterator[str]:
         yield f"{array.name} += {STARTS[array.axes].format(size=array.size, tile=tile)}"
 
 
-def _body(line: StraightLine, patterns: Mapping[Opcode, str]) -> Iterator[str]:
+def _body(line: StraightLine, patterns: Mapping[Opcode | str, str]) -> Iterator[str]:
     names = static_names(line)
     axes = {array.name: array.axes for array in (*line.inputs, *line.outputs)}
     for item in line.body:

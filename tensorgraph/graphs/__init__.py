@@ -8,12 +8,15 @@ from tensorgraph.graphs.enumeration import (
     graphs_of_degree_sequence,
     multigraphs_of_degree_sequence,
 )
+from tensorgraph.graphs.kinds import Kind, as_kinds
 from tensorgraph.graphs.multigraph import SCALAR, Edge, Multigraph, to_networkx
 
 __all__ = [
     "SCALAR",
     "Edge",
+    "Kind",
     "Multigraph",
+    "as_kinds",
     "automorphism_count",
     "canonical",
     "canonical_labelling",

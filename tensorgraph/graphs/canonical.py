@@ -1,6 +1,6 @@
 """Canonical form by individualisation and refinement (McKay's scheme, for graphs of a few vertices).
 
-Vertices are split into cells that no relabelling can mix (rank first, then the multiset of neighbours); while a cell
+Vertices are split into cells that no relabelling can mix (kind first, then the multiset of neighbours); while a cell
 holds several vertices, each in turn is singled out and the split refined. Every way of singling out ends in an order
 of the vertices; the largest adjacency matrix wins. Vertices that may be swapped without changing anything else
 (twins) need only one try, which keeps stars and bundles, the common hard case here, linear.
@@ -27,13 +27,13 @@ def canonical(graph: Multigraph) -> Multigraph:
 def canonical_labelling(graph: Multigraph) -> tuple[int, ...]:
     """The order of the vertices that makes the graph canonical: entry ``k`` is the vertex that becomes ``k``.
 
-    Two graphs are isomorphic (ranks respected) exactly if their canonical forms are equal.
+    Two graphs are isomorphic (kinds respected) exactly if their canonical forms are equal.
     """
     return _labelling(graph.adjacency, _initial(graph))
 
 
 def automorphism_count(graph: Multigraph) -> int:
-    """Number of vertex permutations that keep ranks and multiplicities.
+    """Number of vertex permutations that keep kinds and multiplicities.
 
     By orbits and stabilisers: the orbit of a vertex within its cell are those whose singling out leads to an equal
     canonical form, and the automorphisms that fix it are counted the same way.
@@ -47,7 +47,7 @@ def automorphism_count(graph: Multigraph) -> int:
 
 
 def _initial(graph: Multigraph) -> Colouring:
-    return _ranked([(-rank,) for rank in graph.ranks])
+    return _ranked([(-kind.rank, kind) for kind in graph.kinds])
 
 
 def _labelling(matrix: Matrix, colours: Colouring) -> tuple[int, ...]:

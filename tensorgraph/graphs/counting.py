@@ -17,6 +17,7 @@ from math import comb, factorial, gcd, prod
 import numpy as np
 
 from tensorgraph.errors import BudgetError
+from tensorgraph.graphs.kinds import Kind, as_kinds
 
 MAX_WORK = 5 * 10**8
 """Additions to entries of tables that the identity alone may take, over all maximal ranks: up to 3 s and 200 MB."""
@@ -25,22 +26,27 @@ MAX_KEPT = 2 * 10**5
 """Entries of a table that is kept for other counts; larger ones belong to orders of which few supports are counted."""
 
 
-@cache
-def connected_count(support: tuple[int, ...], order: int) -> int:
-    """Number of connected loopless multigraphs of ``order`` vertices, whose degrees are exactly those of ``support``.
+def connected_count(support: Sequence[Kind | int], order: int) -> int:
+    """Number of connected loopless multigraphs of ``order`` vertices, whose kinds are exactly those of ``support``.
 
     Raises:
         BudgetError: counting would take too long, whatever the number.
     """
-    if len(support) > order:
+    # Tensors of one rank differ in their names alone: a rank is repeated once for each of them.
+    return _connected_count(tuple(kind.rank for kind in sorted(as_kinds(support))), order)
+
+
+@cache
+def _connected_count(degrees: tuple[int, ...], order: int) -> int:
+    if len(degrees) > order:
         return 0
-    if (max(support) + 1) ** order * comb(order, 2) * len(support) > MAX_WORK:
+    if (max(degrees) + 1) ** order * comb(order, 2) * len(degrees) > MAX_WORK:
         allowed = "a smaller body order or rank, or a family that prunes"
         raise BudgetError(
-            f"graphs of {order} vertices of rank up to {max(support)} take too long to count; allowed: {allowed}"
+            f"graphs of {order} vertices of rank up to {max(degrees)} take too long to count; allowed: {allowed}"
         )
-    subsets = [chosen for size in range(1, len(support) + 1) for chosen in combinations(support, size)]
-    return sum((-1) ** (len(support) - len(chosen)) * _connected(chosen, order) for chosen in subsets)
+    subsets = [chosen for size in range(1, len(degrees) + 1) for chosen in combinations(degrees, size)]
+    return sum((-1) ** (len(degrees) - len(chosen)) * _connected(chosen, order) for chosen in subsets)
 
 
 @cache
@@ -48,17 +54,17 @@ def _connected(degrees: tuple[int, ...], order: int) -> int:
     """Connected ones with degrees among these: what all have beyond the disjoint unions of smaller connected ones."""
     unions = [1] + [0] * order
     for size in range(1, order):
-        kinds = _connected(degrees, size)
-        # Multisets of them: the product over sizes of (1 - x**size) ** -kinds, up to x**order.
+        graphs = _connected(degrees, size)
+        # Multisets of them: the product over sizes of (1 - x**size) ** -graphs, up to x**order.
         unions = [
-            sum(unions[total - size * k] * _multisets(kinds, k) for k in range(total // size + 1))
+            sum(unions[total - size * k] * _multisets(graphs, k) for k in range(total // size + 1))
             for total in range(order + 1)
         ]
     return _all(degrees, order) - unions[order]
 
 
-def _multisets(kinds: int, number: int) -> int:
-    return comb(kinds + number - 1, number) if number else 1
+def _multisets(graphs: int, number: int) -> int:
+    return comb(graphs + number - 1, number) if number else 1
 
 
 def _all(degrees: tuple[int, ...], order: int) -> int:

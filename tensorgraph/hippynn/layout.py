@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from tensorgraph.algebra import embedding
-from tensorgraph.graphs import Multigraph, canonical
+from tensorgraph.graphs import Multigraph, as_kinds, canonical
 
 INVARIANTS = tuple(
-    canonical(Multigraph(ranks, edges))
+    canonical(Multigraph(as_kinds(ranks), edges))
     for ranks, edges in (
         ((0,), ()),
         ((1, 1), ((0, 1, 1),)),

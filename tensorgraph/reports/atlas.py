@@ -6,12 +6,11 @@ from html import escape
 from math import floor, log10
 
 import tensorgraph
-from tensorgraph.algebra import contraction_cost
+from tensorgraph.algebra import component_count, contraction_cost
 from tensorgraph.basis import Basis, Dropped, Invariant
 from tensorgraph.compiler import Compilation
-from tensorgraph.contractions import ContractionProgram
+from tensorgraph.contractions import ContractionProgram, Output
 from tensorgraph.graphs import Multigraph, automorphism_count
-from tensorgraph.graphs.multigraph import rank_letter
 from tensorgraph.reports.drawing import diagram
 from tensorgraph.reports.html import formula_html
 from tensorgraph.reports.prose import (
@@ -66,9 +65,9 @@ def _header(compilation: Compilation) -> str:
 
 def _reading(basis: Basis) -> str:
     legend = "".join(
-        f"<li>{diagram(Multigraph((rank,)), 108)}<span><i>{escape(rank_letter(rank))}</i>: rank {rank}, "
-        f"{_counted(2 * rank + 1, 'component')}</span></li>"
-        for rank in range(basis.max_rank + 1)
+        f"<li>{diagram(Multigraph((kind,)), 108)}<span><i>{escape(kind.letter)}</i>: rank {kind.rank}, "
+        f"{_counted(component_count(kind.rank, basis.layout.dimension), 'component')}</span></li>"
+        for kind in basis.layout.kinds
     )
     return f'<section><h2>How to read a diagram</h2><p>{READING}</p>\n<ul class="legend">{legend}</ul></section>'
 
@@ -76,14 +75,14 @@ def _reading(basis: Basis) -> str:
 def _invariants(compilation: Compilation) -> str:
     basis, program = compilation.basis, compilation.contractions
     cards = "\n".join(
-        _card(invariant, program, value) for invariant, value in zip(basis.invariants, program.outputs, strict=True)
+        _card(invariant, program, output) for invariant, output in zip(basis.invariants, program.outputs, strict=True)
     )
     return f'<section><h2>{_counted(len(basis), "invariant")}</h2>\n<ol class="cards">\n{cards}\n</ol></section>'
 
 
-def _card(invariant: Invariant, program: ContractionProgram, value: int) -> str:
-    graph, step = invariant.graph, escape(program.name(value))
-    ends = f'<a href="#{step}">{step}</a>' if value > program.max_rank else f"input {step}"
+def _card(invariant: Invariant, program: ContractionProgram, output: Output) -> str:
+    graph, step = invariant.graph, escape(program.name(output.value))
+    ends = f'<a href="#{step}">{step}</a>' if output.value >= program.n_inputs else f"input {step}"
     facts = {
         "einsum": f"<code>{escape(graph.einsum)}</code>",
         "order": str(graph.order),
@@ -105,8 +104,8 @@ def _strata(basis: Basis) -> str:
     linear = basis.family == "linear"
     rows: list[tuple[str, ...]] = []
     for row in basis.certificate.strata:
-        ranks = ", ".join(map(str, row.stratum))
-        letters = " ".join(f"<i>{escape(rank_letter(rank))}</i>" for rank in row.stratum)
+        ranks = ", ".join(kind.key for kind in row.stratum)
+        letters = " ".join(f"<i>{escape(kind.letter)}</i>" for kind in row.stratum)
         numbers = (str(row.rank), str(row.bound), escape(row.known_by) + _doubt(row.failure_probability))
         rows.append((f"({ranks})" if linear else f"{{{ranks}}}", letters, *numbers))
     counted = MULTIDEGREES if linear else STRATA
@@ -128,7 +127,7 @@ def _program(compilation: Compilation) -> str:
     lines = []
     for number, line in enumerate(steps):
         code, _, comment = map(escape, line.partition("#"))
-        name = escape(program.name(program.max_rank + 1 + number))
+        name = escape(program.name(program.n_inputs + number))
         lines.append(f'<span id="{name}">{code}<i>#{comment}</i></span>')
     return (
         f"<section><h2>Contraction program</h2><p>{PROGRAM}</p>"

@@ -8,8 +8,8 @@ from math import pi
 
 import numpy as np
 
+from tensorgraph.graphs import Kind, Multigraph
 from tensorgraph.graphs.canonical import canonical
-from tensorgraph.graphs.multigraph import Multigraph, rank_letter
 from tensorgraph.reports.layout import free_directions, layout
 from tensorgraph.reports.scoring import bulge, disc_radius
 
@@ -96,22 +96,27 @@ def _legs(graph: Multigraph, points: list[complex], radius: float) -> list[str]:
 def _discs(graph: Multigraph, points: list[complex], radius: float) -> str:
     return "".join(
         f'<circle cx="{_number(z.real)}" cy="{_number(z.imag)}" r="{_number(radius)}" '
-        f'fill="var(--rank-{rank},{PALETTE[rank % len(PALETTE)]})"/>'
-        for rank, z in zip(graph.ranks, points, strict=True)
+        f'fill="var(--rank-{kind.rank},{PALETTE[kind.rank % len(PALETTE)]})"{_ring(kind)}/>'
+        for kind, z in zip(graph.kinds, points, strict=True)
     )
 
 
+def _ring(kind: Kind) -> str:
+    """What is no tensor has a broken outline: a probe, the antisymmetric tensor."""
+    return "" if kind.role == "tensor" else ' stroke="#111" stroke-dasharray="3 2"'
+
+
 def _letters(graph: Multigraph, points: list[complex], radius: float) -> str:
-    widest = max(len(rank_letter(rank)) for rank in graph.ranks)
+    widest = max(len(kind.letter) for kind in graph.kinds)
     size = radius * (1.45 if widest == 1 else 1.05)
     text = "".join(
-        f'<text x="{_number(z.real)}" y="{_number(z.imag + size * _drop(rank))}">{rank_letter(rank)}</text>'
-        for rank, z in zip(graph.ranks, points, strict=True)
+        f'<text x="{_number(z.real)}" y="{_number(z.imag + size * _drop(kind))}">{kind.letter}</text>'
+        for kind, z in zip(graph.kinds, points, strict=True)
     )
     style = f'font-family="Georgia,serif" font-style="italic" font-size="{_number(size)}" text-anchor="middle"'
     return f'<g {style} fill="#111">{text}</g>'
 
 
-def _drop(rank: int) -> float:
+def _drop(kind: Kind) -> float:
     """How far, in units of the font size, a letter's baseline lies below its middle."""
-    return {"s": 0.23, "v": 0.23, "q": 0.14, "t": 0.28}.get(rank_letter(rank), 0.34)
+    return {"s": 0.23, "v": 0.23, "q": 0.14, "t": 0.28}.get(kind.letter, 0.34)

@@ -6,7 +6,6 @@ from html import escape
 
 from tensorgraph.basis import Basis
 from tensorgraph.graphs import Multigraph
-from tensorgraph.graphs.multigraph import rank_letter
 from tensorgraph.reports.drawing import diagram
 
 _HEADINGS = ("diagram", "name", "contraction", "einsum", "order")
@@ -35,6 +34,6 @@ def formula_html(graph: Multigraph) -> str:
     """The contraction in index notation, indices as subscripts: ``<i>q</i><sub>ab</sub> <i>q</i><sub>ab</sub>``."""
     at_vertex, _ = graph.index_letters()
     return " ".join(
-        f"<i>{escape(rank_letter(rank))}</i>" + (f"<sub>{escape(letters)}</sub>" if letters else "")
-        for rank, letters in zip(graph.ranks, at_vertex, strict=True)
+        f"<i>{escape(kind.letter)}</i>" + (f"<sub>{escape(letters)}</sub>" if letters else "")
+        for kind, letters in zip(graph.kinds, at_vertex, strict=True)
     )

@@ -145,7 +145,7 @@ def _symmetries(graph: Multigraph, points: Array) -> dict[tuple[int, ...], compl
     far = max(range(len(z)), key=lambda k: round(abs(z[k]), 3))
     result: dict[tuple[int, ...], complex | None] = {tuple(range(len(z))): None}
     for image in range(len(z)):
-        if abs(abs(z[image]) - abs(z[far])) > _CLOSE * BOX or graph.ranks[image] != graph.ranks[far]:
+        if abs(abs(z[image]) - abs(z[far])) > _CLOSE * BOX or graph.kinds[image] != graph.kinds[far]:
             continue
         turn, mirror = z[image] / z[far], z[image] / z[far].conjugate()
         for permutation, axis in (
@@ -169,7 +169,7 @@ def _matched(z: list[complex], images: list[complex]) -> tuple[int, ...] | None:
 
 def _is_automorphism(graph: Multigraph, permutation: tuple[int, ...]) -> bool:
     matrix = graph.adjacency
-    return all(graph.ranks[v] == graph.ranks[w] for v, w in enumerate(permutation)) and all(
+    return all(graph.kinds[v] == graph.kinds[w] for v, w in enumerate(permutation)) and all(
         matrix[permutation[u]][permutation[v]] == m for u, v, m in graph.edges
     )
 

@@ -13,6 +13,7 @@ from tensorgraph.basis import Basis, derive
 from tensorgraph.basis.verification import rank_on
 from tensorgraph.compiler import Compilation
 from tensorgraph.errors import BudgetError
+from tensorgraph.graphs import Kind
 from tensorgraph.kernel_study import KernelStudy
 from tensorgraph.kernel_study.prediction import COPY_FRACTION, GPUS, ROWS
 from tensorgraph.layer import LayerPlan
@@ -184,5 +185,5 @@ def _strata_table(basis: Basis) -> Table:
     return table
 
 
-def _braces(stratum: Iterable[int]) -> str:
-    return "{" + ", ".join(map(str, stratum)) + "}"
+def _braces(stratum: Iterable[Kind]) -> str:
+    return "{" + ", ".join(kind.key for kind in stratum) + "}"

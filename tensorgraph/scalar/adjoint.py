@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from tensorgraph.scalar.ir import ZERO, Builder, Exponential, Input, Linear, One, Product, Sum
+from tensorgraph.scalar.functions import FUNCTIONS
+from tensorgraph.scalar.ir import ZERO, Applied, Builder, Input, Linear, One, Product, Sum
 
 
 def vector_jacobian_product(
@@ -47,7 +48,9 @@ def _contributions(builder: Builder, value: int, adjoint: Linear) -> list[tuple[
             ]
         case Sum(terms):
             return [(operand, adjoint.scaled(coefficient)) for coefficient, operand in terms]
-        case Exponential(exponent):
-            return [(exponent, builder.product(adjoint, Linear(Fraction(1), value)))]
+        case Applied(function, argument):
+            at, result = Linear(Fraction(1), argument), Linear(Fraction(1), value)
+            slope = FUNCTIONS[function].derivative(builder, at, result)
+            return [(argument, builder.product(adjoint, slope))] if slope.coefficient else []
         case One() | Input():
             return []

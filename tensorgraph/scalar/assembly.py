@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from tensorgraph.scalar.instructions import Instruction, Opcode, Store, StraightLine
 from tensorgraph.scalar.ir import Input
-from tensorgraph.scalar.selection import Accumulation, Constant, Exponentiated, Scaled, Selection, Step
+from tensorgraph.scalar.selection import Accumulation, Called, Constant, Scaled, Selection, Step
 
 
 def assembled(selection: Selection, order: Sequence[Step]) -> StraightLine:
@@ -36,9 +36,14 @@ class _Assembler:
         return StraightLine(self.selection.inputs, self.selection.outputs, tuple(self.body))
 
     def emit(
-        self, opcode: Opcode, *operands: int, constant: Fraction = Fraction(1), source: Input | None = None
+        self,
+        opcode: Opcode,
+        *operands: int,
+        constant: Fraction = Fraction(1),
+        source: Input | None = None,
+        function: str = "",
     ) -> int:
-        self.body.append(Instruction(opcode, self.count, operands, constant, source))
+        self.body.append(Instruction(opcode, self.count, operands, constant, source, function))
         self.count += 1
         return self.count - 1
 
@@ -55,7 +60,7 @@ class _Assembler:
                     self.made(value, self.emit(Opcode.LOAD, source=source))
                 case Constant(number):
                     self.made(value, self.emit(Opcode.CONSTANT, constant=number))
-                case Scaled() | Exponentiated() | Accumulation():
+                case Scaled() | Called() | Accumulation():
                     raise ValueError(f"value {value} is read before it is made")
         return self.where[value]
 
@@ -65,8 +70,8 @@ class _Assembler:
         match self.selection.values[step.target]:
             case Scaled(factor, _):
                 self.made(step.target, self.emit(Opcode.SCALE, *factors, constant=factor))
-            case Exponentiated():
-                self.made(step.target, self.emit(Opcode.EXPONENTIAL, *factors))
+            case Called(function, _):
+                self.made(step.target, self.emit(Opcode.APPLY, *factors, function=function))
             case _:
                 self.sums[step.target] = self.accumulated(self.sums.get(step.target), step.term.positive, factors)
                 self.terms[step.target] -= 1

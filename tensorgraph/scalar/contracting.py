@@ -17,7 +17,7 @@ from tensorgraph.scalar.bilinear import WAYS, Forms, Way
 from tensorgraph.scalar.ir import Builder, Linear
 
 Elements = NDArray[np.object_]
-"""References to the elements of a tensor, shape ``(3,) * legs``."""
+"""References to the elements of a tensor, shape ``(dimension,) * legs``."""
 
 
 def contracted(builder: Builder, program: ContractionProgram, features: Sequence[Linear]) -> list[Elements]:
@@ -25,55 +25,68 @@ def contracted(builder: Builder, program: ContractionProgram, features: Sequence
 
     Of steps with the same operands those with more open legs come first: the others may be traces of them.
     """
-    forms = Forms(builder)
-    first = program.max_rank + 1
-    graphs = [*(Multigraph((rank,)) for rank in range(first)), *(step.graph for step in program.steps)]
-    values = {rank: _full_tensor(forms, features[rank**2 : (rank + 1) ** 2], rank) for rank in range(first)}
-    for number in sorted(range(first, len(graphs)), key=lambda k: (graphs[k].order, -sum(graphs[k].legs), k)):
-        values[number] = _cheapest_contraction(forms, program.steps[number - first], graphs, values)
+    forms, layout, graphs = Forms(builder), program.layout, program.graphs
+    values = {
+        number: _full_tensor(forms, features[layout.places[kind]], kind.rank, layout.dimension)
+        for number, kind in enumerate(layout.kinds)
+    }
+    for number in sorted(
+        range(program.n_inputs, len(graphs)), key=lambda k: (graphs[k].order, -sum(graphs[k].legs), k)
+    ):
+        step = program.steps[number - program.n_inputs]
+        values[number] = _cheapest_contraction(forms, step, graphs, values, layout.dimension)
     return [values[number] for number in range(len(graphs))]
 
 
-def _full_tensor(forms: Forms, independent: Sequence[Linear], rank: int) -> Elements:
-    """All ``3**rank`` elements of a symmetric traceless tensor in terms of its independent components."""
-    result = np.empty((3,) * rank, dtype=object)
+def _full_tensor(forms: Forms, independent: Sequence[Linear], rank: int, dimension: int) -> Elements:
+    """All elements of a symmetric traceless tensor in terms of its independent components."""
+    result = np.empty((dimension,) * rank, dtype=object)
+    outer = embedding(rank, dimension)
     for index in np.ndindex(result.shape):
-        row = embedding(rank)[index].tolist()
+        row = outer[index].tolist()
         result[index] = forms.combination(e.scaled(factor) for e, factor in zip(independent, row, strict=True))
     return result
 
 
 def _cheapest_contraction(
-    forms: Forms, step: Step, graphs: Sequence[Multigraph], values: dict[int, Elements]
+    forms: Forms, step: Step, graphs: Sequence[Multigraph], values: dict[int, Elements], dimension: int
 ) -> Elements:
     """One contraction, its elements each in the cheapest way or all in the same one: then they share more."""
+
+    def contraction(ways: Sequence[Way]) -> Elements:
+        return _contraction(forms, step, graphs, values, ways, dimension)
+
     policies = [WAYS, *((way,) for way in WAYS)]
-    ways = min(policies, key=lambda ways: forms.price_of(lambda: _contraction(forms, step, graphs, values, ways)))
-    return _contraction(forms, step, graphs, values, ways)
+    return contraction(min(policies, key=lambda ways: forms.price_of(lambda: contraction(ways))))
 
 
 def _contraction(
-    forms: Forms, step: Step, graphs: Sequence[Multigraph], values: dict[int, Elements], ways: Sequence[Way]
+    forms: Forms,
+    step: Step,
+    graphs: Sequence[Multigraph],
+    values: dict[int, Elements],
+    ways: Sequence[Way],
+    dimension: int,
 ) -> Elements:
     """One contraction, element by element.
 
     The legs of one vertex are interchangeable and traceless: elements that differ by their order are computed once,
-    one with two indices z at a vertex is a sum of earlier ones, and parallel edges are summed over index multisets,
-    each with the number of its arrangements.
+    one with two indices along the last axis at a vertex is a sum of earlier ones, and parallel edges are summed over
+    index multisets, each with the number of its arrangements.
     """
     operands = step.left.value, step.right.value
     left, right = (values[value] for value in operands)
     bundles = _parallel_edges(step, graphs)
     summed = "".join(bundles)
-    bundle_sums = list(product(*(_multisets(len(bundle)) for bundle in bundles)))
-    result = np.empty((3,) * len(step.result), dtype=object)
+    bundle_sums = list(product(*(_multisets(len(bundle), dimension) for bundle in bundles)))
+    result = np.empty((dimension,) * len(step.result), dtype=object)
     for index in np.ndindex(result.shape):
         representative = _sorted_within(index, step.graph.legs)
         if index != representative:  # met before: representatives come first in the order of indices
             result[index] = result[representative]
             continue
-        if (pair := _pair_of_z(index, step.graph.legs)) is not None:
-            result[index] = -forms.combination(result[_replaced(index, pair, axis)] for axis in (0, 1))
+        if (pair := _pair_on_axis(index, step.graph.legs, dimension - 1)) is not None:
+            result[index] = -forms.combination(result[_replaced(index, pair, axis)] for axis in range(dimension - 1))
             continue
         at = dict(zip(step.result, index, strict=True))
         terms = []
@@ -97,11 +110,11 @@ def _parallel_edges(step: Step, graphs: Sequence[Multigraph]) -> list[str]:
     return list(bundles.values())
 
 
-def _multisets(size: int) -> list[tuple[tuple[int, ...], int]]:
+def _multisets(size: int, dimension: int) -> list[tuple[tuple[int, ...], int]]:
     """Index multisets of a size, ascending, with the number of their distinct orders."""
     return [
-        (axes, factorial(size) // prod(factorial(axes.count(axis)) for axis in range(3)))
-        for axes in combinations_with_replacement(range(3), size)
+        (axes, factorial(size) // prod(factorial(axes.count(axis)) for axis in range(dimension)))
+        for axes in combinations_with_replacement(range(dimension), size)
     ]
 
 
@@ -111,12 +124,12 @@ def _sorted_within(index: tuple[int, ...], legs: Sequence[int]) -> tuple[int, ..
     return tuple(axis for count in legs for axis in sorted(islice(remaining, count)))
 
 
-def _pair_of_z(index: tuple[int, ...], legs: Sequence[int]) -> int | None:
-    """Where in an ascending index two legs of one vertex are both z."""
+def _pair_on_axis(index: tuple[int, ...], legs: Sequence[int], axis: int) -> int | None:
+    """Where in an ascending index two legs of one vertex are both along the last axis."""
     end = 0
     for count in legs:
         end += count
-        if count >= 2 and index[end - 2] == 2:
+        if count >= 2 and index[end - 2] == axis:
             return end - 2
     return None
 

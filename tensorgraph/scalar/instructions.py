@@ -21,7 +21,7 @@ class Opcode(Enum):
     SUBTRACT = "a - b"
     MULTIPLY_ADD = "a + b * c"
     MULTIPLY_SUBTRACT = "a - b * c"
-    EXPONENTIAL = "exp a"
+    APPLY = "f a"
 
 
 COST = {
@@ -33,27 +33,31 @@ COST = {
     Opcode.SUBTRACT: (1, 0, 0),
     Opcode.MULTIPLY_ADD: (1, 1, 0),
     Opcode.MULTIPLY_SUBTRACT: (1, 1, 0),
-    Opcode.EXPONENTIAL: (0, 0, 1),
+    Opcode.APPLY: (0, 0, 1),
 }
-"""Additions, multiplications and exponentials."""
+"""Additions, multiplications and functions."""
 
 ARITY: dict[Opcode, int] = {opcode: sum(word in "abc" for word in opcode.value.split()) for opcode in Opcode}
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """``target = opcode(operands, constant)``; a load names its array and index instead."""
+    """``target = opcode(operands, constant)``; a load names its array and index, an application its function."""
 
     opcode: Opcode
     target: int
     operands: tuple[int, ...] = ()
     constant: Fraction = Fraction(1)
     source: Input | None = None
+    function: str = ""
 
     def __str__(self) -> str:
         if self.source is not None:
             return f"x{self.target} = {self.source.array}[{self.source.index}]"
-        names = dict(zip("abc", (f"x{operand}" for operand in self.operands), strict=False)) | {"k": str(self.constant)}
+        names = dict(zip("abc", (f"x{operand}" for operand in self.operands), strict=False)) | {
+            "k": str(self.constant),
+            "f": self.function,
+        }
         return f"x{self.target} = " + " ".join(names.get(word, word) for word in self.opcode.value.split())
 
 
@@ -63,12 +67,12 @@ class OperationCount:
 
     additions: int
     multiplications: int
-    exponentials: int
+    functions: int
 
     @property
     def total(self) -> int:
-        """Additions, multiplications and exponentials."""
-        return self.additions + self.multiplications + self.exponentials
+        """Additions, multiplications and functions."""
+        return self.additions + self.multiplications + self.functions
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,26 @@
 """The scalar IR: sums and products of scalars in single-assignment form, every distinct value once.
 
 Scope: values are the constant one, inputs, products of two values, linear combinations with exact rational
-coefficients, and exponentials. A *reference* to a value is ``Linear``: a coefficient times a value, so negation and
-scaling cost nothing until emission, and zero is the reference with coefficient 0. Construction simplifies: products
-commute, like terms of a sum are merged, coefficients are pulled out, so equal expressions become the same value
-(hash-consing). Symmetric components of a tensor thus collapse by themselves. Not in scope: division, other functions,
-branches, loops.
+coefficients, and functions of one value (``functions``). A *reference* to a value is ``Linear``: a coefficient times a
+value, so negation and scaling cost nothing until emission, and zero is the reference with coefficient 0. Construction
+simplifies: products commute, like terms of a sum are merged, coefficients are pulled out, so equal expressions become
+the same value (hash-consing). Symmetric components of a tensor thus collapse by themselves. Not in scope: branches,
+loops.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
-from math import exp, gcd, lcm
+from math import gcd, lcm
 from typing import Any
 
+import numpy as np
+
 from tensorgraph.errors import BudgetError
+from tensorgraph.scalar.functions import FUNCTIONS
 
 
 @dataclass(frozen=True)
@@ -53,17 +56,14 @@ class Sum:
 
 
 @dataclass(frozen=True)
-class Exponential:
-    """The exponential of a value that is nowhere positive; exactly zero where the value is below ``LEAST_EXPONENT``."""
+class Applied:
+    """A function, by its name in ``FUNCTIONS``, of a value."""
 
-    exponent: int
+    function: str
+    argument: int
 
 
-LEAST_EXPONENT = -60
-"""Exponentials below that of this number are far below rounding beside one of a moderate number. As zeros they cannot
-become subnormal numbers in float32, which take many times as long as others."""
-
-Node = One | Input | Product | Sum | Exponential
+Node = One | Input | Product | Sum | Applied
 
 
 @dataclass(frozen=True)
@@ -208,14 +208,21 @@ class Builder:
             kept = [(coefficient / common, value) for coefficient, value in kept]
         return Linear(common, self._number(Sum(tuple(kept))))
 
-    def exponential(self, exponent: Linear) -> Linear:
-        """The exponential of a reference that is nowhere positive."""
-        if not exponent.coefficient:
-            return self.one
-        value = exponent.value
-        if exponent.coefficient != 1:
-            value = self._number(Sum(((exponent.coefficient, value),)))
-        return Linear(Fraction(1), self._number(Exponential(value)))
+    def apply(self, function: str, argument: Linear) -> Linear:
+        """A function, by its name in ``FUNCTIONS``, of a reference.
+
+        Raises:
+            ValueError: the argument is zero, where the function has no exact value.
+        """
+        if not argument.coefficient:
+            at_zero = FUNCTIONS[function].at_zero
+            if at_zero is None:
+                raise ValueError(f"{function} of zero is no rational")
+            return self.one.scaled(at_zero)
+        value = argument.value
+        if argument.coefficient != 1:
+            value = self._number(Sum(((argument.coefficient, value),)))
+        return Linear(Fraction(1), self._number(Applied(function, value)))
 
     def finish(self, inputs: Sequence[ArrayRef], outputs: Mapping[ArrayRef, Sequence[Linear]]) -> ScalarProgram:
         """The program that computes these outputs, without what they do not need."""
@@ -242,7 +249,7 @@ def _is_canonical(node: Node) -> bool:
         case Sum(terms):
             values, coefficients = [value for _, value in terms], [coefficient for coefficient, _ in terms]
             return values == sorted(set(values)) and all(coefficients) and (len(terms) > 1 or coefficients != [1])
-        case One() | Input() | Exponential():
+        case One() | Input() | Applied():
             return True
 
 
@@ -253,8 +260,8 @@ def operands(node: Node) -> tuple[int, ...]:
             return (left, right)
         case Sum(terms):
             return tuple(value for _, value in terms)
-        case Exponential(exponent):
-            return (exponent,)
+        case Applied(_, argument):
+            return (argument,)
         case One() | Input():
             return ()
 
@@ -262,7 +269,7 @@ def operands(node: Node) -> tuple[int, ...]:
 def evaluate(program: ScalarProgram, arrays: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     """The meaning of a program, element by element, in the arithmetic of the inputs (floats, fractions, arrays).
 
-    Exponentials are those of numbers, as floats.
+    Functions are those of numbers, as floats.
     """
     exact = all(isinstance(element, int | Fraction) for array in arrays.values() for element in array)
     values: list[Any] = []
@@ -276,12 +283,19 @@ def evaluate(program: ScalarProgram, arrays: Mapping[str, Sequence[Any]]) -> dic
                 values.append(values[left] * values[right])
             case Sum(terms):
                 values.append(sum(_times(coefficient, values[value]) for coefficient, value in terms))
-            case Exponential(exponent):
-                values.append(0.0 if values[exponent] < LEAST_EXPONENT else exp(values[exponent]))
+            case Applied(function, argument):
+                values.append(_applied(FUNCTIONS[function].evaluate, values[argument]))
     return {
         array.name: [_times(e.coefficient, values[e.value]) if e.coefficient else 0 for e in elements]
         for array, elements in program.outputs
     }
+
+
+def _applied(function: Callable[[float], float], argument: Any) -> Any:
+    """Of a number, or of each element of an array."""
+    if hasattr(argument, "shape") and argument.shape:
+        return np.vectorize(function, otypes=[float])(argument)
+    return function(argument)
 
 
 def _times(coefficient: Fraction, value: Any) -> Any:
@@ -313,8 +327,8 @@ def _renumbered(node: Node, number: Mapping[int, int]) -> Node:
             return Product(number[left], number[right])
         case Sum(terms):
             return Sum(tuple((coefficient, number[value]) for coefficient, value in terms))
-        case Exponential(exponent):
-            return Exponential(number[exponent])
+        case Applied(function, argument):
+            return Applied(function, number[argument])
         case One() | Input():
             return node
 
@@ -329,8 +343,8 @@ def _text(node: Node) -> str:
             return f"%{left} * %{right}"
         case Sum(terms):
             return _linear_text(terms)
-        case Exponential(exponent):
-            return f"exp %{exponent}"
+        case Applied(function, argument):
+            return f"{function} %{argument}"
 
 
 def _linear_text(terms: Sequence[tuple[Fraction, int]]) -> str:

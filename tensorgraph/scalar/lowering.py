@@ -8,8 +8,9 @@ from fractions import Fraction
 from itertools import accumulate
 from typing import Generic, NamedTuple, TypeVar
 
-from tensorgraph.algebra import components, embedding, projection
-from tensorgraph.contractions import ContractionProgram
+from tensorgraph.algebra import components, embedding, projection, traceless
+from tensorgraph.algebra.tensors import levi_civita
+from tensorgraph.contractions import ContractionProgram, Output
 from tensorgraph.graphs import canonical
 from tensorgraph.scalar.adjoint import vector_jacobian_product
 from tensorgraph.scalar.contracting import Elements, contracted
@@ -36,14 +37,34 @@ class Derivatives(NamedTuple, Generic[T]):
 def lower_invariants(program: ContractionProgram) -> Derivatives[ScalarProgram]:
     """Value, gradient and double gradient of a contraction program, from one builder."""
     builder = Builder()
-    features = _Array.of(builder, ArrayRef("features", (program.max_rank + 1) ** 2))
+    features = _Array.of(builder, ArrayRef("features", program.layout.size))
     values = contracted(builder, program, features.elements)
-    invariants = [values[value].item() for value in program.outputs]
+    outputs = [_closed(builder, program, values, output) for output in program.outputs]
 
     def gradient(cotangents: Sequence[Linear]) -> Sequence[Linear]:
-        return _gradient(builder, program, values, features.elements, cotangents)
+        remaining = iter(cotangents)
+        weights = [[next(remaining) for _ in elements] for elements in outputs]
+        return _gradient(builder, program, values, features.elements, outputs, weights)
 
-    return _derivatives(builder, [features], ArrayRef("invariants", len(invariants)), invariants, gradient)
+    flat = [element for elements in outputs for element in elements]
+    return _derivatives(builder, [features], ArrayRef("invariants", len(flat)), flat, gradient)
+
+
+def _closed(
+    builder: Builder, program: ContractionProgram, values: Sequence[Elements], output: Output
+) -> tuple[Linear, ...]:
+    """The elements of an output: one of an invariant, the independent components where it has a rank."""
+    value, dimension = values[output.value], program.layout.dimension
+    if output.closing is None:
+        return (value.item(),)
+    if output.closing.role == "epsilon":
+        signs = (output.sign * levi_civita(dimension)).ravel().tolist()
+        return (builder.sum(e.scaled(sign) for e, sign in zip(value.ravel().tolist(), signs, strict=True) if sign),)
+    paired = _transposed_embedding(builder, value, output.rank, dimension)
+    return tuple(
+        builder.sum(e.scaled(factor) for e, factor in zip(paired, row, strict=True) if factor)
+        for row in traceless(output.rank, dimension)
+    )
 
 
 @dataclass(frozen=True)
@@ -106,66 +127,73 @@ def _gradient(
     program: ContractionProgram,
     values: Sequence[Elements],
     features: Sequence[Linear],
-    cotangents: Sequence[Linear],
+    outputs: Sequence[Sequence[Linear]],
+    cotangents: Sequence[Sequence[Linear]],
 ) -> list[Linear]:
     """The cotangent of the features: powers of one tensor by the rule for powers, the rest in reverse mode."""
     terms: list[list[Linear]] = [[] for _ in features]
-    powers = list(_powers(program))
+    powers, places = list(_powers(program)), list(program.layout.places.values())
     by_reverse_mode: dict[tuple[int, ...], list[int]] = {}
-    for rank in range(program.max_rank + 1):
-        by_rule = {output for output, other, _, _ in powers if other == rank}
-        outputs = tuple(output for output in range(len(program.outputs)) if output not in by_rule)
-        by_reverse_mode.setdefault(outputs, []).extend(range(rank**2, (rank + 1) ** 2))
-    for outputs, wanted in by_reverse_mode.items():
-        invariants = [values[program.outputs[output]].item() for output in outputs]
-        weights, inputs = [cotangents[output] for output in outputs], [features[k] for k in wanted]
-        for k, total in zip(wanted, vector_jacobian_product(builder, invariants, weights, inputs), strict=True):
+    for tensor, place in enumerate(places):
+        by_rule = {output for output, other, _, _ in powers if other == tensor}
+        rest = tuple(output for output in range(len(outputs)) if output not in by_rule)
+        by_reverse_mode.setdefault(rest, []).extend(range(place.start, place.stop))
+    for chosen, wanted in by_reverse_mode.items():
+        elements, weights = ([e for output in chosen for e in of[output]] for of in (outputs, cotangents))
+        slopes = vector_jacobian_product(builder, elements, weights, [features[k] for k in wanted])
+        for k, total in zip(wanted, slopes, strict=True):
             terms[k].append(total)
-    for output, rank, power, rest in powers:
-        for k, element in enumerate(_transposed_embedding(builder, values[rest], rank), rank**2):
-            terms[k].append(builder.product(cotangents[output], element).scaled(power))
+    for output, tensor, power, rest_value in powers:
+        rank, (weight,) = program.layout.kinds[tensor].rank, cotangents[output]
+        paired = _transposed_embedding(builder, values[rest_value], rank, program.layout.dimension)
+        for k, element in enumerate(paired, places[tensor].start):
+            terms[k].append(builder.product(weight, element).scaled(power))
     return [builder.sum(parts) for parts in terms]
 
 
 def _powers(program: ContractionProgram) -> Iterator[tuple[int, int, int, int]]:
-    """Outputs ``T · R`` whose gradient with respect to ``T`` is ``power · R``: output, rank of T, power, value of R.
+    """Outputs ``T · R`` whose gradient with respect to ``T`` is ``power · R``: output, T, power, value of R.
 
-    So it is if all vertices of the rank of T leave the same open graph R behind. Reverse mode would go through R and
+    So it is if all vertices of the kind of T leave the same open graph R behind. Reverse mode would go through R and
     compute it again, once for every vertex of T in it: worth avoiding from the third power on.
     """
-    for output, value in enumerate(program.outputs):
-        if value <= program.max_rank:
+    for number, output in enumerate(program.outputs):
+        step = program.step_of(output.value)
+        if step is None or output.closing is not None:
             continue
-        step = program.steps[value - program.max_rank - 1]
         for tensor, rest in ((step.left, step.right), (step.right, step.left)):
-            vertices = [vertex for vertex, rank in enumerate(step.graph.ranks) if rank == tensor.value]
-            if len(vertices) > 2 and rest.value > program.max_rank:
+            if tensor.value >= program.n_inputs or rest.value < program.n_inputs:
+                continue
+            kind = program.layout.kinds[tensor.value]
+            vertices = [vertex for vertex, other in enumerate(step.graph.kinds) if other == kind]
+            if len(vertices) > 2:
                 others = ([v for v in range(step.graph.order) if v != vertex] for vertex in vertices)
                 if len({canonical(step.graph.induced(other)) for other in others}) == 1:
-                    yield output, tensor.value, len(vertices), rest.value
+                    yield number, tensor.value, len(vertices), rest.value
 
 
-def _transposed_embedding(builder: Builder, elements: Elements, rank: int) -> list[Linear]:
+def _transposed_embedding(builder: Builder, elements: Elements, rank: int, dimension: int) -> list[Linear]:
     """What a tensor pairs with in the independent components of the traceless one that it is contracted with."""
+    outer = embedding(rank, dimension)
     return [
         builder.sum(e.scaled(w) for e, w in zip(elements.ravel().tolist(), weights, strict=True) if w)
-        for weights in embedding(rank).reshape(-1, 2 * rank + 1).T.tolist()
+        for weights in outer.reshape(-1, outer.shape[-1]).T.tolist()
     ]
 
 
-def lower_tensor_components(max_rank: int) -> Derivatives[ScalarProgram]:
-    """From a unit vector to all components of ``[r̂…r̂]_0`` of ranks 0 to ``max_rank``, and its derivatives."""
+def lower_tensor_components(max_rank: int, dimension: int = 3) -> Derivatives[ScalarProgram]:
+    """From a unit vector to all components of ``[u…u]_0`` of ranks 0 to ``max_rank``, and its derivatives."""
     builder = Builder()
-    vectors = _Array.of(builder, ArrayRef("unit_vectors", 3))
+    vectors = _Array.of(builder, ArrayRef("unit_vectors", dimension))
     values = []
     for rank in range(max_rank + 1):
-        for component in components(rank):
+        for component in components(rank, dimension):
             terms = projection(component).items()
             values.append(builder.sum(_monomial(builder, vectors.elements, e).scaled(factor) for e, factor in terms))
     return _derivatives(builder, [vectors], ArrayRef("components", len(values)), values)
 
 
-def _monomial(builder: Builder, axes: Sequence[Linear], exponents: tuple[int, int, int]) -> Linear:
+def _monomial(builder: Builder, axes: Sequence[Linear], exponents: Sequence[int]) -> Linear:
     """``x^a y^b z^c`` by repeated multiplication, so that lower monomials are shared."""
     result = builder.one
     for axis, exponent in zip(axes, exponents, strict=True):
@@ -185,6 +213,6 @@ def lower_sensitivities() -> Derivatives[ScalarProgram]:
     parameters = _Array.of(builder, ArrayRef("parameters", 2, Axes.COLUMNS))
     (inverse_distance, cutoff), (center, sigma) = radial.elements, parameters.elements
     scaled = builder.product(sigma, builder.sum([inverse_distance, -center]))
-    gaussian = builder.exponential(builder.product(scaled, scaled).scaled(Fraction(-1, 2)))
+    gaussian = builder.apply("exp", builder.product(scaled, scaled).scaled(Fraction(-1, 2)))
     value = builder.product(gaussian, cutoff)
     return _derivatives(builder, [radial, parameters], ArrayRef("sensitivities", 1), [value])

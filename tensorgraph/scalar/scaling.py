@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from fractions import Fraction
 
-from tensorgraph.scalar.ir import ZERO, Exponential, Input, Linear, Node, One, Product, ScalarProgram, Sum
+from tensorgraph.scalar.ir import ZERO, Applied, Input, Linear, Node, One, Product, ScalarProgram, Sum
 from tensorgraph.scalar.selection import operations, selected
 
 CANDIDATES = 4
@@ -155,12 +155,12 @@ class _Search:
     def __init__(self, program: ScalarProgram) -> None:
         self.nodes = program.nodes
         self.logarithms = _Logarithms()
-        exponents = {node.exponent for node in program.nodes if isinstance(node, Exponential)}
+        arguments = {node.argument for node in program.nodes if isinstance(node, Applied)}
         free = (value for value, node in enumerate(program.nodes) if isinstance(node, Sum | Input))
-        self.scale = {value: 0 for value in free if value not in exponents}
+        self.scale = {value: 0 for value in free if value not in arguments}
         self.combinations: list[_Combination] = []
         self.uses: dict[int, dict[int, Places]] = {value: {} for value in self.scale}
-        factors = _factors(program.nodes, exponents)
+        factors = _factors(program.nodes, arguments)
         for value, node in enumerate(program.nodes):
             if isinstance(node, Sum):
                 if value in self.uses:
@@ -252,7 +252,7 @@ def _factors(nodes: tuple[Node, ...], exponents: Collection[int]) -> list[Counte
                 result.append(result[left] + result[right])
             case Sum() | Input():
                 result.append(Counter({value: 1} if value not in exponents else {}))
-            case One() | Exponential():
+            case One() | Applied():
                 result.append(Counter())
     return result
 
@@ -287,8 +287,8 @@ def _with_scales(program: ScalarProgram, scale: Mapping[int, Fraction]) -> Scala
             case Sum(old):
                 new = [terms[operand].scaled(coefficient * scales[value]) for coefficient, operand in old]
                 at = _put(nodes, Sum(tuple((t.coefficient, t.value) for t in sorted(new, key=lambda t: t.value))))
-            case Exponential(exponent):
-                at = _put(nodes, Exponential(_itself(nodes, terms[exponent])))
+            case Applied(function, argument):
+                at = _put(nodes, Applied(function, _itself(nodes, terms[argument])))
             case Input() | One():
                 at = _put(nodes, node)
         terms.append(Linear(1 / scales[value], at))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tensorgraph.scalar.ir import ArrayRef, Exponential, Input, One, Product, ScalarProgram, Sum, operands
+from tensorgraph.scalar.ir import Applied, ArrayRef, Input, One, Product, ScalarProgram, Sum, operands
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,10 @@ class Scaled:
 
 
 @dataclass(frozen=True)
-class Exponentiated:
-    """``exp value``."""
+class Called:
+    """A function, by its name, of a value."""
 
+    function: str
     value: int
 
 
@@ -56,7 +57,7 @@ class Accumulation:
             raise ValueError("a sum needs a positive term")
 
 
-Selected = Input | Constant | Scaled | Exponentiated | Accumulation
+Selected = Input | Constant | Scaled | Called | Accumulation
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def selected(program: ScalarProgram) -> Selection:
 
 @dataclass(frozen=True)
 class Step:
-    """Adds a term to an accumulation, or scales a value or takes its exponential."""
+    """Adds a term to an accumulation, or scales a value or takes a function of it."""
 
     target: int
     term: Term
@@ -92,7 +93,7 @@ def steps(selection: Selection) -> Iterator[Step]:
     """All steps, by ascending target."""
     for target, value in enumerate(selection.values):
         match value:
-            case Scaled(_, operand) | Exponentiated(operand):
+            case Scaled(_, operand) | Called(_, operand):
                 yield Step(target, Term(True, (operand,)))
             case Accumulation(terms):
                 yield from (Step(target, term) for term in terms)
@@ -101,11 +102,11 @@ def steps(selection: Selection) -> Iterator[Step]:
 
 
 def operations(selection: Selection) -> int:
-    """Additions, multiplications and exponentials, in whatever order they are done."""
+    """Additions, multiplications and functions, in whatever order they are done."""
     total = 0
     for value in selection.values:
         match value:
-            case Scaled() | Exponentiated():
+            case Scaled() | Called():
                 total += 1
             case Accumulation(terms):
                 total += sum(len(term.factors) for term in terms) - 1
@@ -146,8 +147,8 @@ class _Selector:
                 return self.number(source)
             case Product():
                 return self.number(Accumulation((Term(True, self.factors(value)),)))
-            case Exponential(exponent):
-                return self.number(Exponentiated(self.value(exponent)))
+            case Applied(function, argument):
+                return self.number(Called(function, self.value(argument)))
             case Sum(((coefficient, operand),)):
                 return self.scaled(coefficient, operand)
             case Sum(terms):

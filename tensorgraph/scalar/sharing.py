@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from heapq import heapify, heappop, heappush
 
-from tensorgraph.scalar.ir import ZERO, Builder, Exponential, Input, Linear, One, Product, ScalarProgram, Sum, operands
+from tensorgraph.scalar.ir import ZERO, Applied, Builder, Input, Linear, One, Product, ScalarProgram, Sum, operands
 
 Terms = dict[int, int]
 """Values of a sum with their coefficients, by number."""
@@ -245,8 +245,8 @@ def _made(
     match program.nodes[value]:
         case Product(left, right):
             return builder.product(made[left], made[right])
-        case Exponential(exponent):
-            return builder.exponential(made[exponent])
+        case Applied(function, argument):
+            return builder.apply(function, made[argument])
         case Input(array, index):
             return builder.input(array, index)
         case One():
