@@ -58,9 +58,10 @@ def _module_name(directory: Path, manifest: Mapping[str, Any]) -> str:
 
 def _sources(directory: Path) -> dict[str, Path]:
     """Python and C, the runtime's too: all are read when the package is imported."""
-    folders = [directory, *(folder for folder in (directory / _RUNTIME,) if folder.is_dir())]
-    files = (file for folder in folders for file in folder.iterdir() if file.suffix in (".py", ".c", ".h"))
-    return {file.relative_to(directory).as_posix(): file for file in files}
+    files = [*directory.iterdir()]
+    if (directory / _RUNTIME).is_dir():  # not in a package that was made before there was one
+        files += (directory / _RUNTIME).iterdir()
+    return {file.relative_to(directory).as_posix(): file for file in files if file.suffix in (".py", ".c", ".h")}
 
 
 def _import(name: str, directory: Path) -> None:
