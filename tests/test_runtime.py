@@ -7,14 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from ase import Atoms
 
 from tensorgraph.cli import main
 from tensorgraph.compiler import compile_spec
 from tensorgraph.emit import check_package, runtime, write_package
+from tensorgraph.model.batch import batch_structures
 from tensorgraph.model.loading import load_package
 from tensorgraph.runtime import INTERFACE, sources
+from tensorgraph.runtime.grouping import group_sum
+from tensorgraph.runtime.modules import EnergyHeads
 from tensorgraph.runtime.potential import Potential
 from tensorgraph.spec import parse_spec
 from tests.helpers import GENERATED, WITH_NETWORK, batch_of, molecule
@@ -49,6 +54,50 @@ def test_what_a_subclass_has_to_define_is_said():
     with pytest.raises(NotImplementedError, match="Nothing defines no energy terms"):
         Nothing().energy_terms(torch.ones(1, 1), None)
     assert repr(Nothing()) == "Nothing(nothing: H, cutoff 3.0 Å)"
+
+
+class Springs(Potential):
+    """Of every pair the square of its cutoff function: a potential that needs nothing that was printed."""
+
+    NAME, SPEC_DIGEST, SPECIES, CUTOFF = "springs", "0" * 64, (("H", 1), ("O", 8)), 3.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.energy_heads = EnergyHeads(2, [], torch.Generator().manual_seed(0))
+
+    def energy_terms(self, species, geometry):
+        springs = group_sum(geometry.radial[:, 1:].square(), geometry.index.target, len(species))
+        return torch.cat([self.energy_heads([species]), springs.T])
+
+
+def test_a_potential_needs_its_energy_terms_alone():
+    """Energies in closed form, and forces and virials that are their derivatives."""
+    atoms = molecule(6, 0, symbols="HO")
+    model, atoms.positions[:] = Springs().double(), 1.7 * atoms.positions
+    model.set_atomic_energies({"H": -1.5, "O": -2.5})
+    found = model.energy_and_forces(*batch_structures([atoms], 3.0, torch.float64).inputs)
+    distances = atoms.get_all_distances()[~np.eye(6, dtype=bool)]
+    energy = (np.cos(np.pi * distances[distances < 3] / 6) ** 4).sum()
+    assert float(found.energy) == pytest.approx(energy + sum({1: -1.5, 8: -2.5}[n] for n in atoms.numbers), abs=1e-12)
+    for (atom, axis), force in np.ndenumerate(found.forces.numpy()):
+        direction = np.zeros((6, 3))
+        direction[atom, axis] = 1
+        assert -slope(model, atoms, direction) == pytest.approx(force, abs=1e-7)
+    assert slope(model, atoms, atoms.positions) == pytest.approx(float(found.virial[0].trace()), abs=1e-6)
+
+
+def slope(model: Potential, atoms: Atoms, direction: np.ndarray, step: float = 1e-5) -> float:
+    """Of the energy as the positions move, by central differences."""
+    moved = [Atoms(atoms.numbers, atoms.positions + sign * step * direction) for sign in (1, -1)]
+    up, down = (model(*batch_structures([one], 3.0, torch.float64).inputs).energy.item() for one in moved)
+    return (up - down) / (2 * step)
+
+
+def test_a_potential_names_what_it_does_not_know():
+    with pytest.raises(ValueError, match="unknown species He; the model knows H, O"):
+        Springs().set_atomic_energies({"He": 1.0})
+    with pytest.raises(ValueError, match=r"unknown species: atom 0: atomic number 2; the model knows \[1, 8\]"):
+        Springs()(*batch_structures([Atoms("He")], 3.0).inputs)
 
 
 SECOND = """
