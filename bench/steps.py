@@ -25,6 +25,8 @@ from bench.runner import difference, in_own_process, interleaved, kind_of, machi
 from bench.structures import water_cluster
 from generated import hiphop5
 from tensorgraph.model.batch import batch_structures
+from tensorgraph.runtime.geometry import Geometry
+from tensorgraph.runtime.grouping import PairGroups
 
 CASES = ("one layer with gradient", "energy and forces", "training step")
 TOLERANCE = 1e-9
@@ -54,12 +56,11 @@ class Sides:
         return {"tensorgraph": ours, "hippynn": theirs}
 
     def _layer_ours(self) -> list[Tensor]:
-        layers = sys.modules[f"{hiphop5.__name__}.layers"]
-
         def layer(features: Tensor, displacements: Tensor) -> Tensor:
-            groups = layers.PairGroups.of(self.batch.pairs, len(features))
-            geometry = layers.Geometry.of(groups, torch.zeros_like(self.batch.numbers), displacements)
-            return self.model.blocks[1].interaction.layer(features, geometry)
+            groups = PairGroups.of(self.batch.pairs, len(features))
+            geometry = Geometry.of(groups, torch.zeros_like(self.batch.numbers), displacements, hiphop5.Model.CUTOFF)
+            directions = hiphop5.tensor_components(geometry.unit_vectors)
+            return self.model.blocks[1].interaction.layer(features, geometry, directions)
 
         return self._with_gradient(layer)
 

@@ -18,6 +18,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
+from tensorgraph.battery.switching import runtime_modules
 from tensorgraph.compiler import compile_spec
 from tensorgraph.emit.writing import write_package
 from tensorgraph.model.batch import Batch, batch_structures
@@ -167,22 +168,24 @@ def assert_equal_bits(first: Sequence[Tensor], *others: Sequence[Tensor]) -> Non
         assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
-def chosen_backend(monkeypatch: pytest.MonkeyPatch, native: ModuleType, names: set[str]) -> Iterator[Callable]:
+def chosen_backend(monkeypatch: pytest.MonkeyPatch, names: set[str]) -> Iterator[Callable]:
     """Chooses what runs the programs of these names, and makes sure in the end that it ran all of them.
 
-    Also that it was asked: operators are shared, and those of an equal package would not know of the choice.
+    In every copy of the runtime: operators are shared, and belong to the one that was imported first.
     """
     ran: dict[str, set[bool]] = {}
-    run, chosen = native.run, []
+    chosen = []
 
     def choose(backend: str) -> None:
-        def recorded(source: str, name: str, *arguments: Any, **macros: int) -> bool:
-            done = backend == "native" and run(source, name, *arguments, **macros)
-            ran.setdefault(name, set()).add(done)
-            return done
-
         chosen.append(backend)
-        monkeypatch.setattr(native, "run", recorded)
+        for native in runtime_modules("native"):
+
+            def recorded(source: object, name: str, *arguments: Any, run=native.run, **macros: int) -> bool:
+                done = backend == "native" and run(source, name, *arguments, **macros)
+                ran.setdefault(name, set()).add(done)
+                return done
+
+            monkeypatch.setattr(native, "run", recorded)
 
     yield choose
     for backend in chosen:

@@ -79,7 +79,7 @@ def cache_writer(folder: Path) -> Callable[[int], object]:
 
 def library_writer(folder: Path) -> Callable[[int], object]:
     """Keeps libraries in the cache all of whose bytes are the number of the state."""
-    libraries = load_package(folder / "crashing").libraries
+    libraries = load_package(folder / "crashing")._runtime.libraries
 
     def write(state: int) -> None:
         new = folder / "new.so"

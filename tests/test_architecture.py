@@ -15,7 +15,8 @@ PIPELINE = (
 ).split()
 """A module imports from those before it and from its own stage."""
 
-RUNTIME = {
+BESIDE = {
+    "runtime": set(),
     "neighbours": {"errors"},
     "model": {"errors", "atomic", "manifest", "neighbours"},
     "dataset": {"errors", "model", "neighbours"},
@@ -38,6 +39,9 @@ COMMANDS = {"battery", "dataset", "evaluation", "hippynn", "potential", "model",
 PROGRAMS = {"kernel_study/worker.py": {"triton"}, "battery/interpreter.py": {"torch", "safetensors"}}
 """What runs in an interpreter of its own, imported by nothing: what it may import besides the standard library."""
 
+OF_THE_RUNTIME = {"tensorgraph.runtime.INTERFACE", "tensorgraph.runtime.sources"}
+"""What `emit`, which copies the runtime into packages, imports of it: modules that need the standard library alone."""
+
 HEAVY = {"torch", "torch_sim", "triton", "ase", "vesin", "matplotlib", "safetensors", "hippynn"}
 
 
@@ -57,20 +61,26 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            assert node.level == 0 or stage_of(path) == "runtime", f"{path} imports relatively"
+            assert node.level <= 1, f"{path} imports from outside of its package"
+            if stage_of(path) == "runtime":  # a copy of it is a part of every package
+                assert node.level or not str(node.module).startswith("tensorgraph"), f"{path} imports absolutely"
+            module = ".".join(filter(None, ("tensorgraph.runtime" if node.level else "", node.module)))
+            names |= {f"{module}.{alias.name}" for alias in node.names}
     return names
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCES)))
 def test_imports_run_down_the_pipeline(path):
     stage = stage_of(path)
-    allowed = RUNTIME[stage] if stage in RUNTIME else set(PIPELINE[: PIPELINE.index(stage)])
+    allowed = BESIDE[stage] if stage in BESIDE else set(PIPELINE[: PIPELINE.index(stage)])
     if stage == "cli":
         allowed |= COMMANDS
     for name in imported(path):
         if name.startswith("tensorgraph."):
             target = name.split(".")[1]
+            if stage == "emit" and any(name == light or name.startswith(light + ".") for light in OF_THE_RUNTIME):
+                continue
             assert target in allowed | {stage, "__version__"}, f"{path} imports {name}"
 
 
@@ -87,6 +97,17 @@ def test_programs_are_imported_by_nothing():
         assert not any(name.startswith(tuple(names)) for name in imported(path)), path
     for program in PROGRAMS:
         assert not any(name.split(".")[0] == "tensorgraph" for name in imported(SOURCES / program))
+
+
+def test_the_runtime_needs_torch_and_the_standard_library_alone():
+    """And triton, in the modules that are imported where there is a GPU."""
+    for path in modules():
+        if stage_of(path) == "runtime":
+            others = {name.split(".")[0] for name in imported(path)} - {"tensorgraph", *sys.stdlib_module_names}
+            allowed = {"torch", "triton"} if path.stem in ("launching", "pairs_triton", "moments_triton") else {"torch"}
+            assert others <= allowed, path
+    code = "import sys, tensorgraph.runtime.sources; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
 
 
 def test_a_build_runs_where_torch_cannot_be_imported(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -13,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tensorgraph.battery import Check, Subject, backends, switching
+from tensorgraph.battery import Check, Subject, backends
 from tensorgraph.battery.backends import check_backends, check_programs, check_recorded
 from tensorgraph.battery.determinism import check_determinism
 from tensorgraph.battery.precision import check_precision
+from tensorgraph.battery.switching import runtime_modules
 from tensorgraph.model.loading import load_package
 from tests.helpers import GENERATED, package, small_model
 
@@ -153,11 +153,10 @@ def assert_passed(checks: tuple[Check, ...], *names: str) -> None:
 
 @pytest.fixture
 def altered(monkeypatch):
-    """Changes the last result of a program in C, in every copy of a package: operators belong to the first one."""
+    """Changes the last result of a program in C, in every copy of the runtime: operators belong to the first one."""
 
     def alter(module: ModuleType, program: str, change: Callable[[Tensor], Any]) -> None:
-        for copy in switching._copies(module):
-            native = sys.modules[f"{copy}.native"]
+        for native in runtime_modules("native"):
 
             def changed(source, name, sizes, rows, arrays, run=native.run, **macros):
                 done = run(source, name, sizes, rows, arrays, **macros)
@@ -230,8 +229,8 @@ def test_other_programs_in_c_are_found(program, where, altered):
 @pytest.mark.usefixtures("without_triton")
 def test_where_no_program_in_c_runs_its_check_is_skipped(monkeypatch):
     given = subject(small_model(package("hiphop4")), "hiphop4")
-    for copy in switching._copies(given.package):
-        monkeypatch.setattr(sys.modules[f"{copy}.native"], "run", lambda *_, **macros: False)
+    for native in runtime_modules("native"):
+        monkeypatch.setattr(native, "run", lambda *_, **macros: False)
     found = by_name(check_programs(given))[PROGRAMS[0]]
     assert not found.passed  # there is a compiler: one program that is not used may be one that was found wrong
     assert "not compiled" in found.where
@@ -242,7 +241,7 @@ def test_where_no_program_in_c_runs_its_check_is_skipped(monkeypatch):
 
 
 KERNELS = {
-    "pairs_triton.py": ("totals[k] + factor", "totals[k] + 1.000001 * factor", ""),
+    "_runtime/pairs_triton.py": ("totals[k] + factor", "totals[k] + 1.000001 * factor", ""),
     "sensitivities_triton.py": ("def double_backward(", "def not_there(", "AttributeError"),
 }
 

@@ -14,12 +14,13 @@ from tests.helpers import GENERATED, counting_compiler, uses
 
 CALL = """
 import torch, hipnn
-from hipnn import native
+from hipnn._runtime import native
 for dtype in (torch.float64, torch.float32):
     features = torch.randn(5, 1, 19, dtype=dtype)
     assert torch.equal(hipnn.invariants(features), features)
     assert hipnn.tensor_components(torch.eye(3, dtype=dtype)).shape == (3, 1)
-print("native" if native.available("program_cpu.c", "forward", torch.float64) else "pytorch")
+source = hipnn.invariants.__globals__["PROGRAMS"].source
+print("native" if native.available(source, "forward", torch.float64) else "pytorch")
 """
 PROGRAMS = 4  # two programs in two precisions
 

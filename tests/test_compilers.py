@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from generated.hipnn import libraries, native, trials
+from generated.hipnn import layers, tensors
+from generated.hipnn._runtime import libraries, moments, native, pairs, trials
 from tests.helpers import counting_compiler, empty_cache, uses
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +21,7 @@ CALL = """
 import warnings, torch
 warnings.simplefilter("always")
 from generated import hipnn
-from generated.hipnn.sensitivities import sensitivities
+from generated.hipnn.layers import SENSITIVITIES as sensitivities
 for dtype in (torch.float64, torch.float32):
     features = torch.randn(5, 1, 19, dtype=dtype)
     assert torch.equal(hipnn.invariants(features), features)
@@ -29,8 +30,9 @@ mu, sigma = torch.linspace(1, 5, 21, dtype=torch.float64), torch.full((21,), 10.
 found = sensitivities(radial, mu, sigma)
 expected = torch.exp(-((sigma * (radial[:, :1] - 1 / mu)) ** 2) / 2) * radial[:, 1:]
 torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-from generated.hipnn import native
-print("native" if native.available("program_cpu.c", "forward", torch.float64) else "pytorch")
+from generated.hipnn._runtime import native
+source = hipnn.invariants.__globals__["PROGRAMS"].source
+print("native" if native.available(source, "forward", torch.float64) else "pytorch")
 """
 
 
@@ -52,6 +54,9 @@ def assert_refused(done: subprocess.CompletedProcess, compiler: str, reason: str
     assert "plain PyTorch runs instead" in done.stderr
     assert list(cache.iterdir()) == []
 
+
+PRINTED = (sys.modules["generated.hipnn.invariants"].PROGRAMS, tensors.PROGRAMS, layers.SENSITIVITIES)
+SOURCES = {s.name: s for s in (moments.SOURCE, pairs.SOURCE, *(programs.source for programs in PRINTED))}
 
 needs_tcc = pytest.mark.skipif(shutil.which("tcc") is None, reason="needs tcc, a compiler without vector extensions")
 
@@ -79,7 +84,7 @@ def test_compilers_without_what_a_source_needs_are_refused_at_once(tmp_path, wha
     assert uses(log) == 1
 
 
-@pytest.mark.parametrize("source", sorted(native.SOURCES))
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("real", ["float", "double"])
 def test_every_source_refuses_them(source, real):
     """Each on its own: which is built first depends on the model."""
@@ -87,14 +92,17 @@ def test_every_source_refuses_them(source, real):
     macros += [f"-D{name}" for name in PROGRAMS[source]]
     for arguments, refused in (([], False), (["-D__attribute__(x)="], True), (["-ffast-math"], True)):
         command = [REAL, "-std=gnu11", "-fsyntax-only", *arguments, *macros, "-x", "c", "-"]
-        done = subprocess.run(command, input=native.SOURCES[source], capture_output=True)
+        done = subprocess.run(command, input=SOURCES[source].text, capture_output=True)
         assert (done.returncode != 0, libraries.REFUSAL.encode() in done.stderr) == (refused, refused)
 
 
 PROGRAMS = {
     "moments_cpu.c": ("MOMENTS", "MOMENTS_BACKWARD", "MOMENTS_DOUBLE_BACKWARD"),
     "pairs_cpu.c": ("ENVIRONMENT", "ENVIRONMENT_BACKWARD", "ENVIRONMENT_DOUBLE_BACKWARD"),
-    **{f"{stem}_cpu.c": ("FORWARD", "BACKWARD", "DOUBLE_BACKWARD") for stem in ("program", "sensitivities", "tensors")},
+    **{
+        f"{stem}_cpu.c": ("FORWARD", "BACKWARD", "DOUBLE_BACKWARD")
+        for stem in ("invariants", "sensitivities", "tensors")
+    },
 }
 MACROS = {
     "moments_cpu.c": {"COMPONENTS": 4, "FUNCTIONS": 5},
@@ -105,7 +113,7 @@ TAILS = "s/lanes \\* sizeof(real)/(lanes - 1) * sizeof(real)/"
 MISTAKES = {
     "moments_cpu.c": ["s/sum += /sum -= /; s/] += t/] -= t/"],
     "pairs_cpu.c": [TAILS, "s/sums\\[k % 4\\] +=/sums[k % 2] -=/"],
-    "program_cpu.c": [TAILS, "s/block < atoms \\* vectors/block < atoms * vectors - 1/"],
+    "invariants_cpu.c": [TAILS, "s/block < atoms \\* vectors/block < atoms * vectors - 1/"],
     "sensitivities_cpu.c": [TAILS, "s/0x1.a39ef35793c76p-33/0.0/"],
     "tensors_cpu.c": [TAILS, "s/block < atoms \\* vectors/block < (atoms - 1) * vectors/"],
 }
@@ -119,7 +127,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def built(source: str, name: str, dtype: torch.dtype = torch.float64):
-    return native._function.__wrapped__(source, name, dtype, **MACROS.get(source, {}))
+    return native._function.__wrapped__(SOURCES[source], name, dtype, **MACROS.get(source, {}))
 
 
 @pytest.mark.parametrize(("source", "mistake"), [(s, m) for s, all_of in MISTAKES.items() for m in all_of])
@@ -142,7 +150,7 @@ def test_a_compiler_that_was_wrong_once_is_not_asked_again(tmp_path, cache, monk
     script, log = counting_compiler(tmp_path, f"sed '{TAILS}' | {REAL} \"$@\"; exit $?")
     monkeypatch.setenv("CC", script)
     with pytest.warns(RuntimeWarning) as said:
-        assert [built("program_cpu.c", name) for name in ("forward", "backward")] == [None, None]
+        assert [built("invariants_cpu.c", name) for name in ("forward", "backward")] == [None, None]
     assert (uses(log), len(said)) == (1, 1)
 
 
@@ -152,16 +160,16 @@ def test_kept_libraries_are_not_tried_again(cache, monkeypatch, dtype):
     right = native._try
     monkeypatch.setattr(native, "_try", lambda *arguments: (trials_held.append(arguments), right(*arguments)))
     for _ in range(2):
-        for source in sorted(native.SOURCES):
+        for source in SOURCES:
             assert built(source, PROGRAMS[source][0].lower(), dtype) is not None
-    assert len(trials_held) == len(native.SOURCES)
+    assert len(trials_held) == len(SOURCES)
 
 
 def test_a_library_without_the_program_is_refused(tmp_path, cache, monkeypatch):
     script, _ = counting_compiler(tmp_path, f"sed 's/void forward(/void other(/' | {REAL} \"$@\"; exit $?")
     monkeypatch.setenv("CC", script)
-    with pytest.warns(RuntimeWarning, match=r"leaves forward out of program_cpu\.c"):
-        assert built("program_cpu.c", "forward") is None
+    with pytest.warns(RuntimeWarning, match=r"leaves forward out of invariants_cpu\.c"):
+        assert built("invariants_cpu.c", "forward") is None
 
 
 def test_trials_leave_the_callers_state_alone(cache):
@@ -202,7 +210,7 @@ def test_what_would_fail_again_is_not_tried_again(tmp_path, cache, monkeypatch, 
     if how == "never":
         monkeypatch.setattr(libraries, "COMPILE_SECONDS", 0.5)
     with pytest.warns(RuntimeWarning, match=reason) as said:
-        assert [built("program_cpu.c", name) for name in ("forward", "backward")] == [None, None]
+        assert [built("invariants_cpu.c", name) for name in ("forward", "backward")] == [None, None]
     assert (uses(log), len(said)) == (1, 1)
     assert "plain PyTorch runs instead" in str(said[0].message)
 
@@ -218,6 +226,6 @@ def test_a_full_disk_of_this_process_is_said_once(tmp_path, cache, monkeypatch, 
 
     monkeypatch.setattr(libraries.tempfile, name, full)
     with pytest.warns(RuntimeWarning, match="No space left on device") as said:
-        found = [built("program_cpu.c", program) for program in ("forward", "backward")]
+        found = [built("invariants_cpu.c", program) for program in ("forward", "backward")]
     assert [function is not None for function in found] == [name == "mkstemp"] * 2
     assert (uses(log), len(said)) == (2 if name == "mkstemp" else 0, 1)

@@ -188,7 +188,7 @@ def test_the_cache_of_packages_recovers(writers: Writers) -> None:
 
 def test_half_a_library_is_never_loaded(writers: Writers) -> None:
     """Its checksum is not its own then, and it is compiled again."""
-    libraries = load_package(writers.folder / "crashing").libraries
+    libraries = load_package(writers.folder / "crashing")._runtime.libraries
     killed_writer.library_writer(writers.folder)(0)
     kept = writers.folder / "libraries" / "kept.so"
 

@@ -1,13 +1,10 @@
 """Sums over groups of rows: values and derivatives."""
 
-import importlib
 import itertools
 
 import torch
 
-from generated import hiphop4
-
-grouping = importlib.import_module(f"{hiphop4.__name__}.grouping")
+from tensorgraph.runtime import grouping
 
 
 def test_sums_over_groups():

@@ -124,7 +124,7 @@ def nested_gradient(function, features: torch.Tensor, order: int, keep: bool) ->
 @pytest.mark.parametrize("keep", [False, True])
 def test_nested_derivatives_equal_those_of_the_plain_function(name, order, keep):
     """A non-linear function of the invariants makes cotangents depend on the features, as in training on Hessians."""
-    plain = importlib.import_module(f"generated.{name}.program_torch").forward
+    plain = importlib.import_module(f"generated.{name}.invariants_torch").forward
     features = 0.5 * random_features(name, 2, 2)
     expected = nested_gradient(plain, features, order, keep)
     found = nested_gradient(load(name).invariants, features, order, keep)
@@ -135,7 +135,7 @@ def test_nested_derivatives_equal_those_of_the_plain_function(name, order, keep)
 @pytest.mark.parametrize("wanted", [mask for mask in product([False, True], repeat=3) if any(mask)], ids=str)
 def test_double_backward_differentiates_any_part_of_its_input(name, wanted):
     operator = importlib.import_module(f"generated.{name}.invariants").PROGRAMS.double_backward
-    plain = importlib.import_module(f"generated.{name}.program_torch").double_backward
+    plain = importlib.import_module(f"generated.{name}.invariants_torch").double_backward
     features = random_features(name, 1, 2)
     cotangent = torch.randn(load(name).invariants(features).shape, dtype=torch.float64)
     inputs = [features, cotangent, torch.randn_like(features)]
@@ -203,8 +203,8 @@ def test_layout_of_the_input_does_not_matter(name):
 
 
 def test_blocks_of_atoms_join_without_a_seam():
-    module = importlib.import_module("generated.hiphop4.programs")
-    plain = importlib.import_module("generated.hiphop4.program_torch")
+    module = importlib.import_module("tensorgraph.runtime.programs")
+    plain = importlib.import_module("generated.hiphop4.invariants_torch")
     features = random_features("hiphop4", 2 * module.CPU_BLOCK_ROWS // 8 + 3, 8)
     inputs = features, torch.randn(len(features), 7, 8, dtype=torch.float64), torch.randn_like(features)
     for count, name in enumerate(("forward", "backward", "double_backward"), 1):

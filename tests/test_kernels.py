@@ -133,7 +133,7 @@ def test_a_compiler_that_dies_costs_one_result(tmp_path: Path) -> None:
     )
     jobs = [{"kernel": "dying"}, {"kernel": "missing"}]
     (tmp_path / "request.json").write_text(json.dumps({"module": "dying.py", "jobs": jobs}))
-    worker = ROOT / "tensorgraph" / "kernels" / "worker.py"
+    worker = ROOT / "tensorgraph" / "kernel_study" / "worker.py"
     subprocess.run([sys.executable, "-P", str(worker), str(tmp_path)], check=True, capture_output=True)
     reasons = [json.loads((tmp_path / f"{number}.json").read_text())["reason"] for number in range(2)]
     assert reasons == ["the compiler was ended by SIGABRT", "AttributeError: missing_kernel"]
@@ -145,7 +145,7 @@ def work(folder: Path, module: str, *names: str) -> subprocess.CompletedProcess[
     (folder / "kernels.py").write_text(f"import os, signal, subprocess\nBLOCK = 128\n{module}")
     request = {"module": "kernels.py", "jobs": [{"kernel": name} for name in names]}
     (folder / "request.json").write_text(json.dumps(request))
-    command = [sys.executable, "-P", str(ROOT / "tensorgraph" / "kernels" / "worker.py"), str(folder)]
+    command = [sys.executable, "-P", str(ROOT / "tensorgraph" / "kernel_study" / "worker.py"), str(folder)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -177,7 +177,7 @@ def test_a_result_that_cannot_be_written_ends_the_worker_with_the_reason(tmp_pat
 
 @needs_triton
 def test_the_reason_of_a_tool_is_its_last_complaint() -> None:
-    path = ROOT / "tensorgraph" / "kernels" / "worker.py"
+    path = ROOT / "tensorgraph" / "kernel_study" / "worker.py"
     call = (
         f"import runpy; runpy.run_path({str(path)!r})['_output'](['sh', '-c', 'echo first >&2; echo why >&2; exit 3'])"
     )

@@ -121,14 +121,14 @@ def programs_of(package, target: str) -> Sequence[Callable]:
     """The three functions of a target, as a package holds them."""
     if target == "cpu":
         programs = importlib.import_module(f"{package.__name__}.invariants").PROGRAMS
-        native = importlib.import_module(f"{package.__name__}.native")
+        native = importlib.import_module(f"{package.__name__}._runtime.native")
         for name in ("forward", "backward", "double_backward"):
-            found = native.available("program_cpu.c", name, torch.float64)
+            found = native.available(programs.source, name, torch.float64)
             assert found, "no C compiler here: the rung would be PyTorch's"
         return programs.forward, programs.backward, programs.double_backward
     if target == "triton":
         pytest.importorskip("triton", reason="triton is not installed on this platform")
-    module = importlib.import_module(f"{package.__name__}.program_{target}")
+    module = importlib.import_module(f"{package.__name__}.invariants_{target}")
     return module.forward, module.backward, module.double_backward
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from generated.hiphop4 import libraries, native
+from tensorgraph.runtime import libraries, native, pairs
 from tests.helpers import counting_compiler, empty_cache, library_in, put, uses
 
 ANSWER = b"int answer(void) { return 42; }"
@@ -278,7 +278,7 @@ def test_nobody_waits_for_a_lock_for_ever(cache, compiler_of, monkeypatch):
     monkeypatch.setattr(libraries, "COMPILE_SECONDS", 2)
     monkeypatch.setattr(libraries.time, "sleep", waited.append)
     commands = [(*libraries._compiler(), *libraries.FLAGS, *flags) for flags in libraries.MACHINE_FLAGS]
-    lock = cache / f"hiphop4-answer-{libraries._digest(ANSWER, commands[0])}.lock"
+    lock = cache / f"answer-{libraries._digest(ANSWER, commands[0])}.lock"
     with lock.open("wb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert (answer(), uses(log)) == (42, 1)
@@ -291,8 +291,8 @@ def test_what_is_said_is_said_once_and_names_the_error(cache, compiler_of):
     log = compiler_of('echo "$$: warning: hm" >&2; echo "$$: fatal error: bad" >&2; exit 1')
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        for name in ("forward", "backward"):
-            assert native._function.__wrapped__("program_cpu.c", name, torch.float64) is None
+        for name in ("environment", "environment_backward"):
+            assert native._function.__wrapped__(pairs.SOURCE, name, torch.float64, COMPONENTS=4, FUNCTIONS=5) is None
     assert uses(log) == len(libraries.MACHINE_FLAGS), "the second program did not try what failed for the first"
     (only,) = said
     assert "fatal error: bad); plain PyTorch runs instead" in str(only.message)

@@ -59,7 +59,7 @@ def test_no_half_module_stays_behind(copied: Path, fault: str, raised: type[Base
 
 
 def test_threads_are_given_one_whole_module(copied: Path) -> None:
-    source = copied / "inputs.py"
+    source = copied / "_runtime" / "inputs.py"
     source.write_text(source.read_text() + "\nimport time\ntime.sleep(0.2)\n")
     with ThreadPoolExecutor(8) as pool:
         modules = list(pool.map(load_package, [copied] * 8))
@@ -72,7 +72,8 @@ import sys, torch, hipnn
 assert ".zip" in hipnn.__file__
 pairs, apart = torch.tensor([[0, 1], [1, 0]]), torch.tensor([[1.0, 0, 0], [-1.0, 0, 0]], dtype=torch.float64)
 found = hipnn.Model(seed=0).double().energy_and_forces(torch.tensor([1, 8]), pairs, apart)
-assert hipnn.native.available("tensors_cpu.c", "forward", torch.float64), "the C programs do not run"
+source = hipnn.tensors.PROGRAMS.source
+assert hipnn._runtime.native.available(source, "forward", torch.float64), "the C programs do not run"
 print(found.energy.item(), found.forces.flatten().tolist())
 """
 
@@ -93,6 +94,6 @@ def test_packages_in_a_zip_run_compiled(tmp_path: Path) -> None:
 
 def test_edited_programs_in_c_are_another_package(copied: Path) -> None:
     first = load_package(copied)
-    source = copied / "program_cpu.c"
+    source = copied / "invariants_cpu.c"
     source.write_text(source.read_text() + "\n/* edited */\n")
     assert load_package(copied) is not first

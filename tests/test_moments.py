@@ -1,7 +1,6 @@
 """Moments of the neighbours of each kind: values and derivatives of every order against an einsum over all pairs."""
 
 import copy
-import importlib
 import itertools
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from generated import hiphop5
+from tensorgraph.runtime import grouping, moments
 from tests.helpers import (
     TOLERANCE,
     assert_close,
@@ -27,8 +27,6 @@ from tests.helpers import (
 )
 
 ROOT = Path(__file__).parents[1]
-moments = importlib.import_module(f"{hiphop5.__name__}.moments")
-grouping = importlib.import_module(f"{hiphop5.__name__}.grouping")
 COLUMNS = ((16, 20), (1, 5), (4, 1), (9, 17), (25, 33))
 """Components and functions."""
 KINDS = (1, 4, 11)
@@ -87,7 +85,7 @@ def results(function, given: Case, order: int) -> list[Tensor]:
 @pytest.fixture
 def backend_of(monkeypatch):
     programs = {"moments", "moments_backward", "moments_double_backward"}
-    yield from chosen_backend(monkeypatch, moments.native, programs)
+    yield from chosen_backend(monkeypatch, programs)
 
 
 @backends

@@ -33,8 +33,8 @@ expected = programs.plain.forward(features)
 found = hiphop4.invariants(features)
 hiphop4.invariants(features)
 torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-from generated.hiphop4 import native
-print("native" if native.available("program_cpu.c", "forward", torch.float64) else "pytorch")
+from generated.hiphop4._runtime import native
+print("native" if native.available(programs.source, "forward", torch.float64) else "pytorch")
 """
 
 
@@ -94,12 +94,12 @@ def test_a_program_in_many_parts_compiles_and_agrees(tmp_path, monkeypatch):
     monkeypatch.setattr(c, "PART", 30)
     package = load_package(write_package(compile_spec(parse_spec(SPEC)).package, tmp_path))
     programs = sys.modules[f"{package.__name__}.invariants"].PROGRAMS
-    native = sys.modules[f"{package.__name__}.native"]
-    assert "double_backward_3(" in (tmp_path / "small" / "program_cpu.c").read_text()
+    native = sys.modules[f"{package.__name__}._runtime.native"]
+    assert "double_backward_3(" in (tmp_path / "small" / "invariants_cpu.c").read_text()
     sizes = (package.architecture.N_COMPONENTS, package.architecture.N_INVARIANTS, package.architecture.N_COMPONENTS)
     inputs = [torch.randn(7, size, 21, dtype=torch.float64) for size in sizes]
     for count, name in enumerate(("forward", "backward", "double_backward"), 1):
-        assert native.available("program_cpu.c", name, torch.float64)
+        assert native.available(programs.source, name, torch.float64)
         found, expected = (getattr(p, name)(*inputs[:count]) for p in (programs, programs.plain))
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
@@ -167,8 +167,9 @@ first = load_package(sys.argv[1])
 shutil.rmtree(sys.argv[1])
 from generated import hiphop4
 features = torch.randn(5, 16, 19, dtype=torch.float64)
-native = sys.modules[first.__name__ + ".native"]
-assert native.available("program_cpu.c", "forward", torch.float64)
+native = sys.modules[first.__name__ + "._runtime.native"]
+programs = sys.modules[first.__name__ + ".invariants"].PROGRAMS
+assert native.available(programs.source, "forward", torch.float64)
 hiphop4.invariants(features)
 """
 

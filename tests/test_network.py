@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from bench.published import Published
-from tensorgraph.model import neighbours
+from tensorgraph.neighbours.lists import SMALLEST_DISTANCE
 from tests.helpers import WITH_NETWORK, architecture, batch_of, molecule, package, small_model
 
 ORDERS = {"hiphop5": 4, "hiphop4": 3, "hipnn": None}  # vertices of the published set
@@ -237,7 +237,7 @@ def _three_atoms(**changes):
 
 def test_neighbour_lists_and_networks_agree_on_when_atoms_coincide() -> None:
     for name in WITH_NETWORK:
-        assert package(name).inputs.SMALLEST_DISTANCE == neighbours.SMALLEST_DISTANCE
+        assert package(name)._runtime.inputs.SMALLEST_DISTANCE == SMALLEST_DISTANCE
 
 
 def test_the_model_says_what_it_is() -> None:

@@ -125,9 +125,9 @@ def test_exported_and_reloaded_in_another_process(name, device, tmp_path):
 def operators_of_one_argument():
     """Every public operator, of one of its arguments, with a value of that."""
     from generated.hiphop5 import invariants, tensor_components
-    from generated.hiphop5.grouping import PairGroups
-    from generated.hiphop5.moments import moments
-    from generated.hiphop5.pairs import environment
+    from tensorgraph.runtime.grouping import PairGroups
+    from tensorgraph.runtime.moments import moments
+    from tensorgraph.runtime.pairs import environment
 
     index = PairGroups.of(torch.tensor([[0, 1, 1], [1, 0, 1]]), 2).index
     kinds = torch.tensor([0, 1])
@@ -195,14 +195,14 @@ def test_registrations_are_sound(name, device):
 
 def test_without_triton_plain_pytorch_is_told_of_once(monkeypatch):
     """One warning for all operators."""
-    operators, plain = (importlib.import_module(f"generated.hiphop4.{name}") for name in ("operators", "pairs_torch"))
+    operators, plain = (importlib.import_module(f"tensorgraph.runtime.{name}") for name in ("operators", "pairs_torch"))
     monkeypatch.setitem(sys.modules, "triton", None)
     caches = (operators.gpu_module, operators._has_triton)
     for cache in caches:
         cache.cache_clear()
     try:
         with pytest.warns(UserWarning, match="no Triton kernels") as told:
-            found = [operators.gpu_module(name, plain) for name in ("pairs_triton", "program_triton")]
+            found = [operators.gpu_module(name, plain) for name in ("pairs_triton", "moments_triton")]
         assert (found, len(told)) == ([plain] * 2, 1)
     finally:
         for cache in caches:

@@ -1,6 +1,5 @@
 """The pair operators: values and derivatives of every order against an einsum over all pairs, and to the bit."""
 
-import importlib
 import itertools
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from generated import hiphop4
+from tensorgraph.runtime import grouping, pairs
 from tests.helpers import (
     TOLERANCE,
     assert_close,
@@ -26,8 +26,6 @@ from tests.helpers import (
 )
 
 ROOT = Path(__file__).parents[1]
-pairs = importlib.import_module(f"{hiphop4.__name__}.pairs")
-grouping = importlib.import_module(f"{hiphop4.__name__}.grouping")
 CHANNELS = (0, 1, 7, 31, 127, 128, 129)
 COLUMNS = ((16, 20), (1, 5), (4, 1), (9, 17))
 """Components and functions."""
@@ -89,7 +87,7 @@ def results(function, given: Case, order: int) -> list[Tensor]:
 @pytest.fixture
 def backend_of(monkeypatch):
     programs = {"environment", "environment_backward", "environment_double_backward"}
-    yield from chosen_backend(monkeypatch, pairs.native, programs)
+    yield from chosen_backend(monkeypatch, programs)
 
 
 def test_a_thousand_neighbours_are_a_thousand():

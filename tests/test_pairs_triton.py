@@ -12,17 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from generated import hiphop4
+from tensorgraph.runtime import grouping, pairs
+from tensorgraph.runtime import pairs_torch as plain
 from tests import helpers
 from tests.helpers import assert_equal_bits, gpu
 
 pytest.importorskip("triton", reason="triton is not installed on this platform")
-PACKAGE = hiphop4.__name__
+RUNTIME = "tensorgraph.runtime"
 KERNELS = ("pairs_triton", "moments_triton")
-pairs, grouping, plain, *kernels = (
-    importlib.import_module(f"{PACKAGE}.{name}") for name in ("pairs", "grouping", "pairs_torch", *KERNELS)
-)
-environment_kernels, moments_kernels = kernels
+environment_kernels, moments_kernels = kernels = [importlib.import_module(f"{RUNTIME}.{name}") for name in KERNELS]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6}
 N_KINDS = 3
@@ -219,7 +217,7 @@ def test_a_wrong_line_is_found(name, line, tmp_path, monkeypatch):
     assert line in text
     file = tmp_path / "mutant.py"
     file.write_text(text.replace(line, MUTATIONS[name, line]), encoding="utf-8")
-    spec = importlib.util.spec_from_file_location(f"{PACKAGE}.mutant", file)  # of the package, whose modules it imports
+    spec = importlib.util.spec_from_file_location(f"{RUNTIME}.mutant", file)  # of the runtime, whose modules it imports
     mutant = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, mutant)
     spec.loader.exec_module(mutant)

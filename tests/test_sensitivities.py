@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from generated import hiphop5
+from tensorgraph.battery.switching import runtime_modules
 from tests.helpers import TOLERANCE, assert_close, assert_equal_bits, devices, quiet, with_threads
 from tests.helpers import values_and_derivatives as results
 
-module, native = (importlib.import_module(f"{hiphop5.__name__}.{name}") for name in ("sensitivities", "native"))
+sensitivities = hiphop5.layers.SENSITIVITIES
+native, module = hiphop5._runtime.native, hiphop5._runtime.sensitivities
 
 
 def arguments(n_pairs: int, n_functions: int = 20, dtype: torch.dtype = torch.float64, device: str = "cpu"):
@@ -33,18 +35,18 @@ def reference(radial: Tensor, mu: Tensor, sigma: Tensor) -> Tensor:
 def test_values_and_derivatives(n_pairs, n_functions, dtype, device):
     given = arguments(n_pairs, n_functions, dtype, device)
     expected = results(reference, [tensor.double().cpu() for tensor in given], 2)
-    assert_close(results(module.sensitivities, given, 2), expected, TOLERANCE[dtype])
+    assert_close(results(sensitivities, given, 2), expected, TOLERANCE[dtype])
 
 
 def test_third_and_fourth_derivatives():
     given = arguments(9, 5)
-    assert_close(results(module.sensitivities, given, 4), results(reference, given, 4), 1e-12)
+    assert_close(results(sensitivities, given, 4), results(reference, given, 4), 1e-12)
 
 
 def test_finite_differences():
     inputs = tuple(tensor.requires_grad_() for tensor in arguments(3, 4))
-    assert torch.autograd.gradcheck(module.sensitivities, inputs)
-    assert torch.autograd.gradgradcheck(module.sensitivities, inputs)
+    assert torch.autograd.gradcheck(sensitivities, inputs)
+    assert torch.autograd.gradgradcheck(sensitivities, inputs)
 
 
 @pytest.mark.parametrize("compiled", [True, False])
@@ -52,20 +54,21 @@ def test_finite_differences():
 def test_blocks_join_without_a_seam(pairs, compiled, monkeypatch):
     given = arguments(50)
     expected = results(reference, given, 2)
-    monkeypatch.setattr(module, "BLOCK", pairs)
-    monkeypatch.setattr(module, "BLOCK_NUMBERS", 20 * pairs)
-    if not compiled:
-        monkeypatch.setattr(native, "run", lambda *_, **__: False)
-    assert_close(results(module.sensitivities, given, 2), expected, 1e-12)
+    for runtime in runtime_modules("sensitivities"):  # operators belong to the copy that was imported first
+        monkeypatch.setattr(runtime, "BLOCK", pairs)
+        monkeypatch.setattr(runtime, "BLOCK_NUMBERS", 20 * pairs)
+    for runtime in runtime_modules("native") if not compiled else ():
+        monkeypatch.setattr(runtime, "run", lambda *_, **__: False)
+    assert_close(results(sensitivities, given, 2), expected, 1e-12)
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1.5e-7), (torch.float64, 3e-16)], ids=str)
 def test_the_compiled_exponential_is_exact_to_rounding(dtype, bound):
     """Of squares that have no rounding of their own: s = exp(−½ u²) for σ = 1, 1/μ = 0 and c = 1."""
-    assert native.available("sensitivities_cpu.c", "forward", dtype, COLUMNS=1, BLOCK=module.BLOCK)
+    assert native.available(sensitivities.source, "forward", dtype, COLUMNS=1, BLOCK=module.BLOCK)
     distances = np.arange(0, 11 * 64) / 64
     radial = torch.from_numpy(np.stack([distances, np.ones_like(distances)], axis=1)).to(dtype)
-    found = module.sensitivities(radial, torch.tensor([torch.inf], dtype=dtype), torch.ones(1, dtype=dtype))
+    found = sensitivities(radial, torch.tensor([torch.inf], dtype=dtype), torch.ones(1, dtype=dtype))
     exponents = -(distances.astype(np.longdouble) ** 2) / 2
     expected = np.where(exponents < -60, 0, np.exp(exponents))
     errors = np.abs(found[:, 0].numpy() - expected) / np.where(expected, expected, 1)
@@ -80,7 +83,7 @@ def test_what_is_no_number_stays_none(place, bits):
     assert nan.isnan()
     given = dict(zip(("radial", "mu", "sigma"), arguments(3, 5, torch.float32), strict=True))
     given[place].view(-1)[-2 if place == "radial" else -1] = nan  # 1/r of the last pair, or of the last function
-    found, of_radial, *_ = results(module.sensitivities, list(given.values()), 1)
+    found, of_radial, *_ = results(sensitivities, list(given.values()), 1)
     expected = torch.zeros(3, 5, dtype=torch.bool)
     expected[(2, slice(None)) if place == "radial" else (slice(None), 4)] = True
     assert torch.equal(found.isnan(), expected)
@@ -113,8 +116,8 @@ programs = pytest.mark.parametrize(("program", "count"), [("forward", 2), ("back
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_compiled_programs_equal_plain_pytorch(n_pairs, n_functions, program, count, dtype):
     given = drawn(n_pairs, n_functions, dtype)[:count]
-    assert native.available("sensitivities_cpu.c", program, dtype, COLUMNS=n_functions, BLOCK=module.BLOCK)
-    assert_close(module._run(program, given), of_module("torch", program, given), TOLERANCE[dtype])
+    assert native.available(sensitivities.source, program, dtype, COLUMNS=n_functions, BLOCK=module.BLOCK)
+    assert_close(sensitivities._run(program, given), of_module("torch", program, given), TOLERANCE[dtype])
 
 
 @sizes
@@ -133,42 +136,42 @@ def test_kernels_equal_plain_pytorch(n_pairs, n_functions, program, count, dtype
 def test_results_do_not_depend_on_the_number_of_threads(n_pairs):
     """Few pairs, and so many that PyTorch, too, shares the sum over blocks among threads."""
     given = drawn(n_pairs, 20, torch.float32)
-    assert_equal_bits(*with_threads((1, 2, 3), lambda: module._run("double_backward", given)))
+    assert_equal_bits(*with_threads((1, 2, 3), lambda: sensitivities._run("double_backward", given)))
 
 
 @pytest.mark.parametrize("strict", [True, False])
 def test_exported_for_any_number_of_pairs(strict):
     class Exported(torch.nn.Module):
         def forward(self, radial: Tensor, mu: Tensor, sigma: Tensor) -> Tensor:
-            return module.sensitivities(radial, mu, sigma)
+            return sensitivities(radial, mu, sigma)
 
     shapes = ({0: torch.export.Dim.DYNAMIC}, None, None)
     exported = torch.export.export(Exported(), tuple(arguments(5, 4)), dynamic_shapes=shapes, strict=strict).module()
     for n_pairs in (1, 5, 9):
         given = arguments(n_pairs, 4)
-        assert torch.equal(exported(*given), module.sensitivities(*given))
+        assert torch.equal(exported(*given), sensitivities(*given))
 
 
 def test_what_is_far_below_rounding_is_zero_and_so_are_its_derivatives():
     radial, mu, sigma = arguments(1, 1)
     radial[0, 0] = 1 / mu + 11 / sigma  # e^-60.5
-    found = results(module.sensitivities, [radial, mu, sigma], 2)
+    found = results(sensitivities, [radial, mu, sigma], 2)
     assert not any(value.any() for value in found)
     radial[0, 0] = 1 / mu + 10.9 / sigma  # e^-59.4
-    assert all(value.any() for value in results(module.sensitivities, [radial, mu, sigma], 1))
+    assert all(value.any() for value in results(sensitivities, [radial, mu, sigma], 1))
 
 
 @quiet
 def test_wrong_inputs_are_refused():
     radial, mu, sigma = arguments(5)
     with pytest.raises(ValueError, match=r"sensitivities needs \[5, 2\], not \[5, 3\]"):
-        module.sensitivities(torch.ones(5, 3, dtype=torch.float64), mu, sigma)
+        sensitivities(torch.ones(5, 3, dtype=torch.float64), mu, sigma)
     with pytest.raises(ValueError, match=r"sensitivities needs \[20\], not \[19\]"):
-        module.sensitivities(radial, mu, sigma[1:])
+        sensitivities(radial, mu, sigma[1:])
     with pytest.raises(TypeError, match="one of float32 and float64"):
-        module.sensitivities(radial, mu, sigma.float())
+        sensitivities(radial, mu, sigma.float())
     with pytest.raises(NotImplementedError, match="sensitivities has no"):
-        torch.func.jvp(lambda r: module.sensitivities(r, mu, sigma), (radial,), (radial,))
+        torch.func.jvp(lambda r: sensitivities(r, mu, sigma), (radial,), (radial,))
 
 
 @quiet
@@ -177,6 +180,6 @@ def test_registrations_are_sound():
     radial, mu, sigma = arguments(6, 4)
     first = [radial.requires_grad_(), torch.stack([1 / mu, sigma]).requires_grad_()]
     grad, *seconds = (torch.randn(s, dtype=torch.float64).requires_grad_() for s in ((6, 4), (6, 2), (2, 4)))
-    torch.library.opcheck(module._forward_operator, tuple(first))
-    torch.library.opcheck(module._backward_operator, (*first, grad))
-    torch.library.opcheck(module._double_backward_operator, (*first, grad, *seconds))
+    torch.library.opcheck(sensitivities.forward, tuple(first))
+    torch.library.opcheck(sensitivities.backward, (*first, grad))
+    torch.library.opcheck(sensitivities.double_backward, (*first, grad, *seconds))

@@ -3,8 +3,9 @@
 # Do not edit: change the spec and run `tensorgraph build hiphop4/spec.yaml --out .` beside this folder.
 """hiphop4: 7 invariants of the family hiphop, body order 4, rank 3."""
 
+from ._runtime.potential import EnergyAndForces, Prediction
 from .invariants import invariants
-from .network import EnergyAndForces, Model, Prediction
+from .network import Model
 from .tensors import tensor_components
 
 __all__ = [

@@ -3,8 +3,9 @@
 # Do not edit: change the spec and run `tensorgraph build hipnn/spec.yaml --out .` beside this folder.
 """hipnn: 1 invariants of the family hiphop, body order 2, rank 0."""
 
+from ._runtime.potential import EnergyAndForces, Prediction
 from .invariants import invariants
-from .network import EnergyAndForces, Model, Prediction
+from .network import Model
 from .tensors import tensor_components
 
 __all__ = [

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launching import launch
+from ._runtime.launching import launch
 
 TILE = 512
 THREADS = {"forward": 128, "backward": 128, "double_backward": 128}
@@ -35,7 +35,7 @@ def _run(kernel, threads: int, rows: int, columns: int, tensors: tuple[Tensor, .
 def forward_kernel(
     radial, parameters, sensitivities, rows, COLUMNS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
 ):
-    # 6 operations per row and column, 1 of them exponentials
+    # 6 operations per row and column, 1 of them functions
     tile = tl.program_id(0).to(tl.int64)
     row = tile * HEIGHT + tl.arange(0, HEIGHT)
     column = tl.arange(0, WIDTH)
@@ -72,7 +72,7 @@ def backward_kernel(
     radial, parameters, grad_sensitivities, grad_radial, grad_parameters, rows, COLUMNS: tl.constexpr,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
 ):
-    # 13 operations per row and column, 1 of them exponentials
+    # 13 operations per row and column, 1 of them functions
     tile = tl.program_id(0).to(tl.int64)
     row = tile * HEIGHT + tl.arange(0, HEIGHT)
     column = tl.arange(0, WIDTH)
@@ -124,7 +124,7 @@ def double_backward_kernel(
     radial, parameters, grad_sensitivities, grad_grad_radial, grad_grad_parameters, grad_radial, grad_parameters,
     grad_grad_sensitivities, rows, COLUMNS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
 ):
-    # 35 operations per row and column, 1 of them exponentials
+    # 35 operations per row and column, 1 of them functions
     tile = tl.program_id(0).to(tl.int64)
     row = tile * HEIGHT + tl.arange(0, HEIGHT)
     column = tl.arange(0, WIDTH)

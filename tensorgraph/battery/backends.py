@@ -39,7 +39,7 @@ CPU = torch.device("cpu")
 def check_backends(subject: Subject) -> tuple[Check, ...]:
     """One check of each backend: programs first, then ways of recording; the worst result of each, relative.
 
-    While it runs, other threads must not use packages of the same spec, nor PyTorch's compiler. The model has to be a
+    While it runs, other threads must not use generated packages, nor PyTorch's compiler. The model has to be a
     torch module that can be copied and called. What a backend raises fails its check, and is in `where`.
     """
     return (*check_programs(subject), *check_recorded(subject))
@@ -63,10 +63,10 @@ def _programs(subject: Subject, given: Problem) -> Iterator[Check]:
     exact, interaction = _reference(subject, given)
     on_cpu = given.converted(CPU, subject.dtype)
     if subject.dtype != torch.float64:
-        with c_programs(subject.package, allowed=False):
+        with c_programs(allowed=False):
             check = _compared("backend: plain PyTorch", on_cpu.results, exact, interaction, subject.dtype)
         yield check
-    with c_programs(subject.package) as ran:
+    with c_programs() as ran:
         check = _compared("backend: programs in C", on_cpu.results, exact, interaction, subject.dtype)
     if ran.missing or not ran.programs:
         missing = f"not compiled, see the warnings: {ran.missing}"
@@ -87,7 +87,7 @@ def _programs(subject: Subject, given: Problem) -> Iterator[Check]:
 def _reference(subject: Subject, given: Problem) -> tuple[Results, float]:
     """What plain PyTorch gives in float64, and the interaction (eV) that energies are compared with."""
     exact = given.exact()
-    with c_programs(subject.package, allowed=False):
+    with c_programs(allowed=False):
         return exact.results(), exact.interaction()
 
 

@@ -66,13 +66,13 @@ def _programs(title: str, subject: Subject, given: Problem) -> Check:
     def stand_in(dispatch: Dispatch) -> Dispatch:
         def run(name: str, kernels: str, *others: Any) -> Any:
             first, *again = _over_threads(lambda: dispatch(name, kernels, *others))
-            key = f"{name} of {kernels.removesuffix('_triton')}"
+            key = f"{name} of {kernels.rpartition('.')[2].removesuffix('_triton')}"
             found[key] = _greatest([found.get(key, 0.0), *(_difference(first, other) for other in again)])
             return first
 
         return run
 
-    with c_programs(subject.package) as ran, programs_by(subject.package, stand_in):
+    with c_programs() as ran, programs_by(stand_in):
         given.results()
     if ran.missing or not ran.programs:
         reason = ran.why_not or f"not compiled: {ran.missing}"

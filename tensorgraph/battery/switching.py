@@ -1,7 +1,7 @@
 """Which programs run behind a package's operators: those in C, plain PyTorch, or what stands in for them.
 
-Equal packages share their operators: those of the one that was imported first. So every imported copy is switched, for
-the whole process, until the context ends.
+Packages share their operators where their code is equal: those of the one that was imported first. So every imported
+copy of the runtime is switched, for the whole process, until the context ends.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from typing import Any
 from unittest.mock import patch
 
 Dispatch = Callable[[str, str, ModuleType, tuple[Any, ...], Callable[[], Any]], Any]
-"""What runs a program: see `dispatch` in the module `operators` of a package."""
+"""What runs a program: see `dispatch` in `runtime/operators.py`."""
+
+DISPATCHING = ("moments", "pairs", "programs", "sensitivities")
+"""The runtime's modules whose operators are run by it."""
 
 
 @dataclass
@@ -26,8 +29,8 @@ class Ran:
 
     programs: dict[str, bool] = field(default_factory=dict)
 
-    def note(self, source: str, name: str, compiled: bool) -> None:
-        """A call of the program `name` in the file `source`."""
+    def note(self, source: object, name: str, compiled: bool) -> None:
+        """A call of the program `name` of `source`, which prints as the name of its file."""
         key = f"{name} of {source}"
         self.programs[key] = compiled and self.programs.get(key, True)
 
@@ -48,12 +51,12 @@ class Ran:
 
 
 @contextmanager
-def c_programs(package: ModuleType, allowed: bool = True) -> Iterator[Ran]:
+def c_programs(allowed: bool = True) -> Iterator[Ran]:
     """The programs in C, as far as there are any; plain PyTorch in their place where they are not allowed."""
     ran = Ran()
 
     def noting(run: Callable[..., bool]) -> Callable[..., bool]:
-        def noted(source: str, name: str, *arguments: Any, **macros: int) -> bool:
+        def noted(source: object, name: str, *arguments: Any, **macros: int) -> bool:
             compiled = allowed and run(source, name, *arguments, **macros)
             ran.note(source, name, compiled)
             return compiled
@@ -61,30 +64,21 @@ def c_programs(package: ModuleType, allowed: bool = True) -> Iterator[Ran]:
         return noted
 
     with ExitStack() as stack:
-        for copy in _copies(package):
-            native = sys.modules[f"{copy}.native"]
+        for native in runtime_modules("native"):
             stack.enter_context(patch.object(native, "run", noting(native.run)))
         yield ran
 
 
 @contextmanager
-def programs_by(package: ModuleType, stand_in: Callable[[Dispatch], Dispatch]) -> Iterator[None]:
-    """What the stand-in makes of the package's own `dispatch` runs all programs."""
+def programs_by(stand_in: Callable[[Dispatch], Dispatch]) -> Iterator[None]:
+    """What the stand-in makes of the runtime's own `dispatch` runs all programs."""
     with ExitStack() as stack:
-        for copy in _copies(package):
-            for name, module in list(sys.modules.items()):
-                if name.startswith(f"{copy}.") and name != f"{copy}.operators" and hasattr(module, "dispatch"):
-                    stack.enter_context(patch.object(module, "dispatch", stand_in(module.dispatch)))
+        for module in (module for name in DISPATCHING for module in runtime_modules(name)):
+            stack.enter_context(patch.object(module, "dispatch", stand_in(module.dispatch)))
         yield
 
 
-def _copies(package: ModuleType) -> list[str]:
-    """The names under which packages of the same spec are imported."""
-    digest, suffix = package.architecture.SPEC_DIGEST, ".architecture"
-    return [
-        name.removesuffix(suffix)
-        for name, module in list(sys.modules.items())
-        if name.endswith(suffix)
-        and getattr(module, "SPEC_DIGEST", None) == digest
-        and name.removesuffix(suffix) + ".native" in sys.modules
-    ]
+def runtime_modules(name: str) -> list[ModuleType]:
+    """The modules of this name of all copies of the runtime that are imported: of packages, and the compiler's own."""
+    endings = (f"._runtime.{name}", f"tensorgraph.runtime.{name}")
+    return [module for full, module in list(sys.modules.items()) if full.endswith(endings)]

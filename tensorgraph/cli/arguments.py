@@ -21,6 +21,10 @@ def parser() -> argparse.ArgumentParser:
                        help="where to write the package DIR/<name>/ (default: generated)")  # fmt: skip
     build.add_argument("--check", action="store_true", help="write nothing; exit 1 if DIR holds anything else")
 
+    refresh = _command(added, "refresh", commands.refresh,
+                       "bring a package to the newest runtime; what was printed for its spec is unchanged")  # fmt: skip
+    refresh.add_argument("package", metavar="PACKAGE", type=Path, help="the folder of a generated package")
+
     show = _command(added, "show", commands.show, "print the basis of a spec, and the orders of its layers")
     show.add_argument("spec", metavar="SPEC", help=spec)
     show.add_argument("--neighbours", metavar="N", type=int,

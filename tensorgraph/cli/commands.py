@@ -46,6 +46,16 @@ def build(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def refresh(arguments: argparse.Namespace) -> int:
+    from tensorgraph.emit.runtime import refresh_package
+
+    if refresh_package(arguments.package):
+        print(arguments.package)
+    else:
+        print(f"{arguments.package} has the newest runtime: nothing to do", file=sys.stderr)
+    return 0
+
+
 def show(arguments: argparse.Namespace) -> int:
     from tensorgraph.compiler import derive_basis
     from tensorgraph.network.orders import plan_layers

@@ -1,6 +1,6 @@
 """Programs as C: one pass over memory, one vector register of channels at a time, on all cores.
 
-A package carries the text; the template ``native.py`` has the user's own compiler build it for the machine at hand.
+A package carries the text; ``native.py`` of the runtime has the user's own compiler build it for the machine at hand.
 Vector types are spelled out, so that nothing depends on what a compiler recognises as a loop, and compiling is a matter
 of tenths of a second. It takes more than linear time for very long basic blocks; such programs are cut into parts, and
 what a part leaves for later ones is kept in memory.
@@ -30,28 +30,6 @@ PATTERNS: dict[Opcode | str, str] = {
 
 PART = 6000
 """Instructions and stores of one part: about two seconds of compiling."""
-
-REQUIREMENTS = """\
-/* What the program needs of a compiler. One that ignores any of it would compute something else without a word. */
-#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
-#error "tensorgraph needs arithmetic as it is written: no -ffast-math, -Ofast or -ffinite-math-only"
-#endif
-#if defined(__has_attribute)
-#if !__has_attribute(vector_size) || !__has_attribute(aligned) || !__has_attribute(may_alias)
-#error "tensorgraph needs a compiler with the attributes vector_size, aligned and may_alias, as gcc and clang are"
-#endif
-#endif
-typedef REAL needed_vector __attribute__((vector_size(64)));
-typedef REAL needed_unaligned_vector __attribute__((vector_size(64), aligned(sizeof(REAL)), may_alias));
-_Static_assert(sizeof(needed_vector) == 64 && sizeof(needed_unaligned_vector) == 64,
-               "tensorgraph needs a compiler with vector extensions, as gcc and clang are");
-_Static_assert(sizeof((needed_vector){0} == (needed_vector){0}) == 64,
-               "tensorgraph needs a compiler that compares vectors by element, as gcc and clang do");
-_Static_assert(_Alignof(needed_unaligned_vector) <= sizeof(REAL),
-               "tensorgraph needs a compiler with vectors at any address, as gcc and clang are");
-
-"""
-"""Opens every source, printed or not."""
 
 HEAD = """\
 #include <stdint.h>

@@ -1,4 +1,8 @@
-"""The files of a generated package: printed programs, templates that need no printing, manifest and spec."""
+"""The files of a generated package: printed programs, templates, manifest and spec beside the runtime.
+
+Every package has the whole runtime, one without a network too: its digest then tells one runtime from another, and
+`tensorgraph refresh` replaces one folder by another.
+"""
 
 from __future__ import annotations
 
@@ -13,38 +17,16 @@ from tensorgraph.basis import Basis
 from tensorgraph.contractions import ContractionProgram
 from tensorgraph.emit import c, pytorch, triton
 from tensorgraph.emit.printing import Commentary
+from tensorgraph.emit.runtime import manifest_text, runtime_entry, runtime_files
 from tensorgraph.emit.writing import PackageText
 from tensorgraph.network.orders import LayerPlan
 from tensorgraph.scalar import Derivatives, StraightLine
 from tensorgraph.spec import NetworkSpec, Spec
 from tensorgraph.spec.elements import ATOMIC_NUMBERS
 
-INVARIANT_TEMPLATES = (
-    "invariants.py",
-    "libraries.py",
-    "native.py",
-    "operators.py",
-    "programs.py",
-    "tensors.py",
-    "trials.py",
-)
+INVARIANT_TEMPLATES = ("invariants.py", "tensors.py")
 INVARIANT_EXPORTS = ("invariants", "tensor_components")
-NETWORK_TEMPLATES = (
-    "grouping.py",
-    "inputs.py",
-    "launching.py",
-    "layers.py",
-    "moments.py",
-    "moments_cpu.c",
-    "moments_torch.py",
-    "moments_triton.py",
-    "network.py",
-    "pairs.py",
-    "pairs_cpu.c",
-    "pairs_torch.py",
-    "pairs_triton.py",
-    "sensitivities.py",
-)
+NETWORK_TEMPLATES = ("layers.py", "network.py")
 NETWORK_EXPORTS = ("EnergyAndForces", "Model", "Prediction")
 
 
@@ -72,7 +54,7 @@ def emit_package(
 ) -> PackageText:
     """The package of a spec, as text; equal specs give equal bytes."""
     printed = {
-        **_printed("program", programs, _invariants_commentary(basis, contractions)),
+        **_printed("invariants", programs, _invariants_commentary(basis, contractions)),
         **_printed("tensors", tensors, _tensors_commentary(basis.layout)),
         **{name: _template(name) for name in INVARIANT_TEMPLATES},
     }
@@ -82,9 +64,8 @@ def emit_package(
     printed["architecture.py"] = _architecture_module(spec, basis, layers)
     printed["__init__.py"] = _init_module(spec, basis)
     files = {
-        name: _header(spec, "//") + c.REQUIREMENTS + text if name.endswith(".c") else _header(spec, "#") + text
-        for name, text in printed.items()
-    }
+        name: _header(spec, "//" if name.endswith(".c") else "#") + text for name, text in printed.items()
+    } | runtime_files()
     files["spec.yaml"] = spec.to_yaml()
     files["manifest.json"] = _manifest(spec, basis, programs, sorted([*files, "manifest.json"]))
     return PackageText(spec.name, tuple(sorted(files.items())))
@@ -104,7 +85,7 @@ def regeneration_command(spec: Spec) -> str:
 
 
 def _template(name: str) -> str:
-    """A file that is the same in every package: real, checked Python, kept beside this module."""
+    """A file that reads the constants of its package; kept beside this module."""
     return resources.files("tensorgraph.emit").joinpath("templates", name).read_text(encoding="utf-8")
 
 
@@ -190,7 +171,8 @@ def _init_module(spec: Spec, basis: Basis) -> str:
     names = [*INVARIANT_EXPORTS, *(NETWORK_EXPORTS if spec.network is not None else ())]
     imports = ["from .invariants import invariants"]
     if spec.network is not None:
-        imports.append("from .network import " + ", ".join(NETWORK_EXPORTS))
+        imports.insert(0, "from ._runtime.potential import EnergyAndForces, Prediction")
+        imports.append("from .network import Model")
     imports.append("from .tensors import tensor_components")
     exports = "\n".join(f'    "{name}",' for name in sorted(names))
     return (
@@ -207,6 +189,7 @@ def _manifest(spec: Spec, basis: Basis, programs: Derivatives[StraightLine], fil
         "basis": basis.to_json(),
         "operations": {name: line.operations.total for name, line in programs._asdict().items()},
         "spec": json.loads(spec.canonical_json()),
+        "runtime": runtime_entry(),
         "files": files,
     }
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    return manifest_text(content)

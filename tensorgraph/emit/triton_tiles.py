@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launching import launch
+from ._runtime.launching import launch
 
 TILE = {TILE}
 THREADS = {{programs}}

@@ -63,7 +63,7 @@ def write_package(package: PackageText, out: Path) -> Path:
         with _locked(out) as alone:
             if alone:
                 _remove_stale(out, package.name)
-            _refuse_foreign(target)
+            refuse_foreign(target)
             staging = out / f".{package.name}.build-{secrets.token_hex(8)}"
             try:
                 _write_files(package, staging)
@@ -117,7 +117,7 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _refuse_foreign(target: Path) -> None:
+def refuse_foreign(target: Path) -> None:
     """Raises PackageError where replacing `target` would lose anything that tensorgraph did not write."""
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise PackageError(f"{target} is no directory; allowed: no such path, or a package that tensorgraph wrote")

@@ -22,7 +22,7 @@ from tensorgraph.kernel_study.prediction import GPUS, ROWS, Prediction, Work, pr
 from tensorgraph.scalar import StraightLine
 
 _WORKER = Path(__file__).with_name("worker.py")
-_INVARIANTS = "program_triton.py"
+_INVARIANTS = "invariants_triton.py"
 _REASON_LENGTH = 200
 
 
@@ -213,6 +213,7 @@ def _compiled(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What the worker tells of itself, and of each job."""
     for name, text in modules.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "request.json").write_text(json.dumps({"module": _INVARIANTS, "jobs": jobs}), encoding="utf-8")
     _run_worker(folder)

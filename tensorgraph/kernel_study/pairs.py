@@ -11,7 +11,8 @@ from tensorgraph.emit.triton_tiles import TILE
 from tensorgraph.scalar import Axes, Derivatives, StraightLine
 from tensorgraph.spec import NetworkSpec
 
-MODULES = ("sensitivities_triton.py", "pairs_triton.py", "moments_triton.py", "launching.py")
+SENSITIVITIES, PAIRS, MOMENTS = "sensitivities_triton.py", "_runtime/pairs_triton.py", "_runtime/moments_triton.py"
+MODULES = (SENSITIVITIES, PAIRS, MOMENTS, "_runtime/__init__.py", "_runtime/launching.py")
 """Of the package: those that the kernels are in, and what these import."""
 
 NEIGHBOURS = 70
@@ -86,9 +87,7 @@ def _sensitivities(programs: Derivatives[StraightLine], functions: int) -> Itera
         numbers += sum(2 * a.size * functions / rows for a in line.outputs if a.axes is Axes.COLUMNS)
         operations = line.operations.total * functions
         constants = (("COLUMNS", functions),)
-        yield PairKernel(
-            name, "sensitivities_triton.py", kernel, constants, False, 1, numbers, operations, indexed=False
-        )
+        yield PairKernel(name, SENSITIVITIES, kernel, constants, False, 1, numbers, operations, indexed=False)
 
 
 def _environment(components: int, functions: int, channels: int) -> Iterator[PairKernel]:
@@ -110,9 +109,7 @@ def _environment(components: int, functions: int, channels: int) -> Iterator[Pai
         per_atom = size * channels * (1 if kernel == "accumulate" else terms)
         numbers = per_pair.get(kernel, terms * (size + channels)) + per_atom / NEIGHBOURS
         constants = (("SIZE", size), ("CHANNELS", channels))
-        yield PairKernel(
-            name, "pairs_triton.py", kernel, constants, by_source, terms, numbers, 2 * terms * size * channels
-        )
+        yield PairKernel(name, PAIRS, kernel, constants, by_source, terms, numbers, 2 * terms * size * channels)
 
 
 def _moments(components: int, network: NetworkSpec) -> Iterator[PairKernel]:
@@ -125,4 +122,4 @@ def _moments(components: int, network: NetworkSpec) -> Iterator[PairKernel]:
         ("moments_backward", "moments_backward", 1, 2 * of_pair + size * kinds / NEIGHBOURS, 4 * size),
         ("moments_2", "moments", 2, 2 * of_pair + size * kinds / NEIGHBOURS, 4 * size),
     ):
-        yield PairKernel(name, "moments_triton.py", kernel, constants, False, terms, numbers, operations)
+        yield PairKernel(name, MOMENTS, kernel, constants, False, terms, numbers, operations)

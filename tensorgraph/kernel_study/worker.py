@@ -53,7 +53,7 @@ def _make_package(folder: Path) -> None:
 
 
 def _imported(file: str) -> ModuleType:
-    return importlib.import_module(f"{_PACKAGE}.{Path(file).stem}")
+    return importlib.import_module(".".join((_PACKAGE, *Path(file).with_suffix("").parts)))
 
 
 def _in_children(modules: dict[str, ModuleType], jobs: list[dict[str, Any]], folder: Path) -> None:
@@ -146,7 +146,7 @@ def _options(module: ModuleType, job: dict[str, Any]) -> dict[str, Any]:
     """Those that the module's own launches have."""
     lanes = job["lanes"]
     found: dict[str, Any] = (
-        _imported("launching.py").options(module.THREADS[job["kernel"]], lanes)
+        _imported("_runtime/launching.py").options(module.THREADS[job["kernel"]], lanes)
         if "constants" in job
         else module.options(lanes)
     )

@@ -16,6 +16,7 @@ from tensorgraph.errors import PackageError
 from tensorgraph.manifest import read_manifest
 
 _PREFIX = "_tensorgraph_package_"
+_RUNTIME = "_runtime"
 _IMPORTING = threading.RLock()
 
 
@@ -48,16 +49,19 @@ def package_directory(package: ModuleType) -> Path:
 def _module_name(directory: Path, manifest: Mapping[str, Any]) -> str:
     """A name that no one else uses, different for another directory, another build and edited code."""
     try:
-        code = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in _sources(directory)}
+        code = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in _sources(directory).items()}
     except OSError as error:
         raise PackageError(f"the package in {directory} cannot be read: {error}") from error
     identity = json.dumps([str(directory), manifest, code], sort_keys=True)
     return _PREFIX + hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
-def _sources(directory: Path) -> list[Path]:
-    """Python and C: both are read when the package is imported."""
-    return [file for file in directory.iterdir() if file.suffix in (".py", ".c")]
+def _sources(directory: Path) -> dict[str, Path]:
+    """Python and C, the runtime's too: all are read when the package is imported."""
+    files = [*directory.iterdir()]
+    if (directory / _RUNTIME).is_dir():  # not in a package that was made before there was one
+        files += (directory / _RUNTIME).iterdir()
+    return {file.relative_to(directory).as_posix(): file for file in files if file.suffix in (".py", ".c", ".h")}
 
 
 def _import(name: str, directory: Path) -> None:

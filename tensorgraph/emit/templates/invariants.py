@@ -1,13 +1,13 @@
-"""The invariants of tensor features, as operators whose derivatives are fused too; `programs.py` says how they run."""
+"""The invariants of tensor features as operators with fused derivatives; `_runtime/programs.py` says how they run."""
 
 import torch
 from torch import Tensor
 
 from . import architecture
-from .operators import check_transforms
-from .programs import Programs
+from ._runtime.operators import check_transforms
+from ._runtime.programs import Programs
 
-PROGRAMS = Programs("program", architecture.N_COMPONENTS, architecture.N_INVARIANTS)
+PROGRAMS = Programs(__package__, "invariants", architecture.N_COMPONENTS, architecture.N_INVARIANTS)
 
 
 def invariants(features: Tensor) -> Tensor:

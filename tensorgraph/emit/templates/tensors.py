@@ -1,13 +1,13 @@
-"""Symmetric traceless tensors of directions, as operators whose derivatives are fused too; see `programs.py`."""
+"""Symmetric traceless tensors of directions as operators with fused derivatives; see `_runtime/programs.py`."""
 
 import torch
 from torch import Tensor
 
 from . import architecture
-from .operators import check_transforms
-from .programs import Programs
+from ._runtime.operators import check_transforms
+from ._runtime.programs import Programs
 
-PROGRAMS = Programs("tensors", 3, architecture.N_COMPONENTS)
+PROGRAMS = Programs(__package__, "tensors", 3, architecture.N_COMPONENTS)
 
 
 def tensor_components(unit_vectors: Tensor) -> Tensor:
