@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "tensorgraph"
 
 PIPELINE = (
-    "errors atomic manifest spec graphs algebra basis contractions scalar network emit compiler kernel_study reports cli"
+    "errors atomic manifest spec graphs algebra basis contractions scalar network "
+    "emit compiler kernel_study reports cli"
 ).split()
 """A module imports from those before it and from its own stage."""
 

@@ -132,9 +132,7 @@ def tiny():
 def test_a_network_prints_as_its_equations(tiny):
     interaction = next(layer for layer in tiny.layers() if layer.name == "Interaction")
     assert "    E[i,m,a] = Σ_p,n,b T[p,m] S[p,n] V[n,a,b] z[j(p),b]" in str(interaction).splitlines()
-    assert "    x[i,a] = Σ_k,b mixing[k,b,a] I_normal[i,k,b] + Σ_b self_interaction.weight[a,b] z[i,b] + " in str(
-        interaction
-    )
+    assert "    x[i,a] = Σ_k,b M[k,b,a] Ĩ[i,k,b] + Σ_b W[a,b] z[i,b] + B[a]" in str(interaction).splitlines()
     assert hash(tiny) == hash(replace(tiny))
 
 
