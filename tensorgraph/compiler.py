@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tensorgraph.basis import Basis, derive
 from tensorgraph.contractions import ContractionProgram, contraction_program
 from tensorgraph.emit import PackageText, emit_package
-from tensorgraph.network.orders import LayerPlan, plan_layers
+from tensorgraph.network import Layer
+from tensorgraph.network.hiphop import INTERACTIONS, hiphop
+from tensorgraph.network.orders import LayerPlan, contracted_in_order, plan_layers
 from tensorgraph.network.pairs import lower_sensitivities, lower_tensor_components
 from tensorgraph.scalar import (
     Derivatives,
@@ -35,6 +37,7 @@ class Compilation:
     tensors: Derivatives[StraightLine]
     sensitivities: Derivatives[StraightLine]
     layers: tuple[LayerPlan, ...]
+    network: Layer | None
     package: PackageText
 
     def __str__(self) -> str:
@@ -51,9 +54,20 @@ def compile_spec(spec: Spec, tell: Tell = lambda _: None) -> Compilation:
     tensors = Derivatives(*map(scheduled, lower_tensor_components(basis.max_rank)))
     sensitivities = Derivatives(*map(scheduled, lower_sensitivities()))
     layers = plan_layers(spec)  # Spec → LayerPlan, one for each interaction
+    network = _network(spec, scalars, layers)  # Spec, ScalarProgram, LayerPlan → Layer
     # everything → PackageText
-    package = emit_package(spec, basis, contractions, instructions, tensors, sensitivities, layers)
-    return Compilation(spec, basis, contractions, scalars, instructions, tensors, sensitivities, layers, package)
+    package = emit_package(spec, basis, contractions, instructions, tensors, sensitivities, network)
+    return Compilation(
+        spec, basis, contractions, scalars, instructions, tensors, sensitivities, layers, network, package
+    )
+
+
+def _network(spec: Spec, scalars: Derivatives[ScalarProgram], layers: Sequence[LayerPlan]) -> Layer | None:
+    """The network with its sums over neighbours in the chosen orders; None for the invariants alone."""
+    if spec.network is None:
+        return None
+    orders = {INTERACTIONS[min(k, 1)]: plan.chosen.order for k, plan in enumerate(layers) if plan.chosen.order}
+    return contracted_in_order(hiphop(spec.network, spec.basis.max_rank, scalars), orders)
 
 
 def derive_basis(basis: BasisSpec, tell: Tell = lambda _: None) -> Basis:

@@ -5,7 +5,7 @@
 
 from ._runtime.potential import EnergyAndForces, Prediction
 from .invariants import invariants
-from .network import Model
+from .model import Model
 from .tensors import tensor_components
 
 __all__ = [

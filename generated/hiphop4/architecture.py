@@ -19,4 +19,3 @@ SOFT_MAX = 5.5
 CUTOFF = 6.5
 GROUP_NORM = True
 RESIDUAL = True
-ORDERS = ("neighbours first", "weights first")

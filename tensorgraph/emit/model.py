@@ -23,6 +23,7 @@ from tensorgraph.network import (
     Normalise,
     Parameter,
     Pointwise,
+    Statement,
     Term,
     knows_pairs,
 )
@@ -33,30 +34,38 @@ SPECIES = "species"
 """The name of the index space of one-hot features: the sums over neighbours of each species are moments."""
 
 
-def print_layers(layer: Layer, pointwise: Mapping[str, str], base: str) -> str:
-    """A class for every layer inside, each before those that use it; the outermost one derives from ``base``.
+POINTWISE = {
+    "unit_vectors": "pairs.unit_vectors",
+    "radial": "pairs.radial",
+    "tensors": "tensor_components({0})",
+    "invariants": "invariants({0})",
+    "sensitivities": "sensitivities({0}, {1}, {2})",
+    "softplus": "softplus({0})",
+}
+"""How the scalar programs of a network are called, with ``{0}``, ``{1}``, … for their arrays."""
+
+
+def print_model(layer: Layer, attributes: Mapping[str, Any]) -> str:
+    """A class for every layer of a network, each before those that use it, and last the potential.
 
     Args:
         layer: the network, whose contractions are those that shall be done.
-        pointwise: how each scalar program is called: an expression with ``{0}``, ``{1}``, … for its arrays.
-        base: the class that the outermost layer derives from.
+        attributes: class attributes of the potential, by name; written by ``repr``.
     """
-    classes = [_Class(inner, pointwise, "torch.nn.Module").text() for inner in layer.layers() if inner != layer]
-    return "\n\n\n".join([*classes, _Class(layer, pointwise, base).text()])
+    classes = [_Class(inner).text() for inner in layer.layers() if inner != layer]
+    return "\n\n\n".join([*classes, _Potential(layer, attributes).text()]) + "\n"
 
 
 @dataclass(frozen=True, eq=False)
 class _Class:
     layer: Layer
-    pointwise: Mapping[str, str]
-    base: str
 
     def text(self) -> str:
         """The class."""
-        lines = [f"class {self.layer.name}({self.base}):", *_docstring(self.layer)]
+        lines = [f"class {self.layer.name}(torch.nn.Module):", *_docstring(self.layer.title)]
         lines += ["", "    def __init__(self, random: torch.Generator) -> None:", "        super().__init__()"]
         lines += [f"        {line}" for line in self.members()]
-        return "\n".join([*lines, "", *self.forward()])
+        return "\n".join([*lines, *self.methods()])
 
     def members(self) -> Iterator[str]:
         """Weights and layers inside, in the order in which they are drawn."""
@@ -67,18 +76,41 @@ class _Class:
             else:
                 yield from _children(attribute, [m for m in members if not isinstance(m, Parameter)])
 
-    def forward(self) -> Iterator[str]:
-        """The statements, each below its equation."""
-        inputs = [f"{array.name}: Tensor" for array in self.layer.inputs]
-        inputs += ["pairs: Geometry"] if knows_pairs(self.layer) else []
-        outputs = self.layer.outputs
+    def methods(self) -> Iterator[str]:
+        """The stages that have a method of their own, and what is done with them."""
+        done: list[Statement] = []
+        for name, array in self.layer.stages:
+            needed = _needed(self.layer, [array], done)
+            yield from self.method(name, needed, (array,))
+            done += needed
+        calls = [f"{array.name} = self.{name}({self.arguments()})" for name, array in self.layer.stages]
+        rest = [statement for statement in self.layer.body if statement not in done]
+        yield from self.method("forward", rest, self.layer.outputs, calls)
+
+    def arguments(self, typed: bool = False) -> str:
+        """What methods take."""
+        names = [array.name + (": Tensor" if typed else "") for array in self.layer.inputs]
+        pairs = ["pairs: Geometry" if typed else "pairs"] if knows_pairs(self.layer) else []
+        return ", ".join(names + pairs)
+
+    def method(
+        self, name: str, body: Sequence[Statement], outputs: Sequence[Array], calls: Sequence[str] = ()
+    ) -> Iterator[str]:
+        """A method with the statements, each below its equation."""
         gives = "Tensor" if len(outputs) == 1 else f"tuple[{', '.join(['Tensor'] * len(outputs))}]"
-        yield from wrapped("    def forward(self, ", inputs, f") -> {gives}:")
+        yield ""
+        yield from wrapped(f"    def {name}(self, ", self.arguments(typed=True).split(", "), f") -> {gives}:")
         yield f'        """{", ".join(map(_shape, self.layer.inputs))} -> {", ".join(map(_shape, outputs))}."""'
-        for statement in self.layer.body:
-            yield f"        # {statement}"
-            yield from (f"        {line}" for line in self.line(statement))
+        yield from (f"        {call}" for call in calls)
+        yield from self.statements(body)
         yield f"        return {', '.join(array.name for array in outputs)}"
+
+    def statements(self, body: Sequence[Statement]) -> Iterator[str]:
+        """Statements below their equations; calls of layers say themselves what they do."""
+        for statement in body:
+            if not isinstance(statement, Call):
+                yield f"        # {statement}"
+            yield from (f"        {line}" for line in self.line(statement))
 
     @singledispatchmethod
     def line(self, statement: Any) -> list[str]:
@@ -93,7 +125,7 @@ class _Class:
 
     @line.register
     def _(self, statement: Pointwise) -> list[str]:
-        call = self.pointwise[str(statement.program)].format(*map(self.name, statement.sources))
+        call = POINTWISE[str(statement.program)].format(*map(self.name, statement.sources))
         return [f"{statement.results[0].name} = {call}"]
 
     @line.register
@@ -224,6 +256,47 @@ class _Class:
         return text if term.coefficient == 1 else f"{float(term.coefficient)!r} * {text}"
 
 
+class _Potential(_Class):
+    """The outermost layer: its inputs are the species and what the geometry knows of the pairs."""
+
+    def __init__(self, layer: Layer, attributes: Mapping[str, Any]) -> None:
+        super().__init__(layer)
+        object.__setattr__(self, "attributes", attributes)
+
+    attributes: Mapping[str, Any]
+
+    def text(self) -> str:
+        """The class."""
+        lines = [f"class {self.layer.name}(Potential):", *_docstring(self.layer.title, POTENTIAL), ""]
+        for name, value in self.attributes.items():
+            lines.append(f"    {name} = {value}")
+        lines += ["", "    def __init__(self, seed: int = 0) -> None:", "        super().__init__()"]
+        lines += ["        random = torch.Generator().manual_seed(seed)"]
+        lines += [f"        {line}" for line in self.members()]
+        species, terms = self.layer.inputs[0], ", ".join(array.name for array in self.layer.outputs)
+        lines += ["", f"    def energy_terms(self, {species.name}: Tensor, pairs: Geometry) -> Tensor:"]
+        lines += [
+            f'        """{_shape(species)}, one for its species -> [{len(self.layer.outputs)}, n_atoms] in eV."""'
+        ]
+        lines += [*self.statements(self.layer.body), f"        return torch.stack([{terms}])"]
+        return "\n".join(lines)
+
+
+POTENTIAL = """\
+`Model(seed=0)` has reproducible random weights and leaves torch's global random state alone. `Potential` says what its
+    methods take and give. Units: Å and eV."""
+
+
+def _needed(layer: Layer, wanted: Sequence[Array], done: Sequence[Statement]) -> list[Statement]:
+    """The statements that make some arrays, without those that are done, in their order."""
+    arrays, needed = set(wanted), []
+    for statement in reversed(layer.body):
+        if statement not in done and arrays.intersection(statement.results):
+            arrays.update(statement.sources)
+            needed.append(statement)
+    return needed[::-1]
+
+
 def _linears(layer: Layer, terms: list[Term]) -> Iterator[tuple[Factor, Factor]]:
     """Weight and feature of the linear layers among the terms, which lose those and their biases."""
     by_name = {parameter.name: parameter for parameter in layer.parameters}
@@ -245,8 +318,10 @@ def _shaped(result: Factor, rows: Sequence[str], columns: Sequence[str]) -> str:
     return f".unflatten({len(rows)}, ({', '.join(map(str, sizes))}))"
 
 
-def _docstring(layer: Layer) -> list[str]:
-    return wrapped('    """', [layer.title + "."], '"""', last="")
+def _docstring(title: str, more: str = "") -> list[str]:
+    if not more:
+        return [f'    """{title}."""']
+    return [f'    """{title}.', "", *f"    {more}".splitlines(), '    """']
 
 
 def _shape(array: Array) -> str:

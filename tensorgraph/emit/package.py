@@ -7,7 +7,7 @@ Every package has the whole runtime, one without a network too: its digest then 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
 from importlib import resources
 from typing import Any
 
@@ -16,17 +16,17 @@ from tensorgraph.algebra import Layout
 from tensorgraph.basis import Basis
 from tensorgraph.contractions import ContractionProgram
 from tensorgraph.emit import c, pytorch, triton
+from tensorgraph.emit.model import print_model
 from tensorgraph.emit.printing import Commentary
 from tensorgraph.emit.runtime import manifest_text, runtime_entry, runtime_files
 from tensorgraph.emit.writing import PackageText
-from tensorgraph.network.orders import LayerPlan
+from tensorgraph.network import Layer
 from tensorgraph.scalar import Derivatives, StraightLine
 from tensorgraph.spec import NetworkSpec, Spec
 from tensorgraph.spec.elements import ATOMIC_NUMBERS
 
 INVARIANT_TEMPLATES = ("invariants.py", "tensors.py")
 INVARIANT_EXPORTS = ("invariants", "tensor_components")
-NETWORK_TEMPLATES = ("layers.py", "network.py")
 NETWORK_EXPORTS = ("EnergyAndForces", "Model", "Prediction")
 
 
@@ -43,6 +43,30 @@ SENSITIVITIES = Commentary(
 )
 
 
+MODEL_HEAD = '''\
+"""HIP-HOP-NN as PyTorch modules: above every line the equation that it computes.
+
+After Allen, Shinkle, Bujack and Lubbers, arXiv:2503.23515 (interactions), Lubbers, Smith and Barros, J. Chem. Phys.
+148, 241715, 2018 (sensitivities, blocks, energy heads) and Chigaev et al., J. Chem. Phys. 158, 184108, 2023 (tensors).
+Pairs p are of a central atom i and its neighbour j; T are the tensors of directions, [r̂…r̂]_0.
+"""
+'''
+
+MODEL_IMPORTS = {
+    "softplus": "from torch.nn.functional import softplus",
+    "architecture": "\nfrom . import architecture",
+    "Geometry": "from ._runtime.geometry import Geometry",
+    "Weights, linear, normal, normalised, uniform": "from ._runtime.modules import {}",
+    "moments": "from ._runtime.moments import moments",
+    "environment": "from ._runtime.pairs import environment",
+    "Potential": "from ._runtime.potential import Potential",
+    "sensitivities": "from ._runtime.sensitivities import Sensitivities",
+    "invariants": "from .invariants import invariants",
+    "tensor_components": "from .tensors import tensor_components",
+}
+"""What a network may use of other modules, and how it is imported."""
+
+
 def emit_package(
     spec: Spec,
     basis: Basis,
@@ -50,7 +74,7 @@ def emit_package(
     programs: Derivatives[StraightLine],
     tensors: Derivatives[StraightLine],
     sensitivities: Derivatives[StraightLine],
-    layers: Sequence[LayerPlan],
+    network: Layer | None,
 ) -> PackageText:
     """The package of a spec, as text; equal specs give equal bytes."""
     printed = {
@@ -58,10 +82,10 @@ def emit_package(
         **_printed("tensors", tensors, _tensors_commentary(basis.layout)),
         **{name: _template(name) for name in INVARIANT_TEMPLATES},
     }
-    if spec.network is not None:
+    if network is not None:
         printed |= _printed("sensitivities", sensitivities, SENSITIVITIES)
-        printed |= {name: _template(name) for name in NETWORK_TEMPLATES}
-    printed["architecture.py"] = _architecture_module(spec, basis, layers)
+        printed["model.py"] = _model_module(network, basis)
+    printed["architecture.py"] = _architecture_module(spec, basis)
     printed["__init__.py"] = _init_module(spec, basis)
     files = {
         name: _header(spec, "//" if name.endswith(".c") else "#") + text for name, text in printed.items()
@@ -127,7 +151,25 @@ def _tensors_commentary(layout: Layout) -> Commentary:
     return Commentary("Symmetric traceless tensors of directions and their derivatives", notes, labels)
 
 
-def _architecture_module(spec: Spec, basis: Basis, layers: Sequence[LayerPlan]) -> str:
+def _model_module(network: Layer, basis: Basis) -> str:
+    """The network as PyTorch modules, below what they import."""
+    attributes = {
+        "NAME": "architecture.NAME",
+        "SPEC_DIGEST": "architecture.SPEC_DIGEST",
+        "SPECIES": "architecture.SPECIES",
+        "CUTOFF": "architecture.CUTOFF",
+        "BASIS": json.dumps(f"{len(basis)} invariants of ranks up to {basis.max_rank}"),
+    }
+    text = print_model(network, attributes)
+    imports = ["import torch", "from torch import Tensor"]
+    for names, line in MODEL_IMPORTS.items():
+        used = [name for name in names.split(", ") if re.search(rf"(?<![.\w]){name}(?![\w ])", text)]
+        imports += [line.format(", ".join(used))] if used else []
+    made = "\nsensitivities = Sensitivities(__package__)\n"
+    return "\n".join([MODEL_HEAD, *imports, made, "", text])
+
+
+def _architecture_module(spec: Spec, basis: Basis) -> str:
     """Constants that the templates read; every value is validated and printed by ``repr``."""
     constants: dict[str, Any] = {
         "NAME": spec.name,
@@ -139,7 +181,6 @@ def _architecture_module(spec: Spec, basis: Basis, layers: Sequence[LayerPlan]) 
     }
     if spec.network is not None:
         constants |= _network_constants(spec.network)
-        constants["ORDERS"] = tuple(str(plan.chosen.order) for plan in layers)
     lines = [f"{name} = {_repr(value)}" for name, value in constants.items()]
     return '"""What the spec asks for, as constants. Lengths in Å."""\n\n' + "\n".join(lines) + "\n"
 
@@ -172,7 +213,7 @@ def _init_module(spec: Spec, basis: Basis) -> str:
     imports = ["from .invariants import invariants"]
     if spec.network is not None:
         imports.insert(0, "from ._runtime.potential import EnergyAndForces, Prediction")
-        imports.append("from .network import Model")
+        imports.append("from .model import Model")
     imports.append("from .tensors import tensor_components")
     exports = "\n".join(f'    "{name}",' for name in sorted(names))
     return (

@@ -49,7 +49,9 @@ def layer_energies(model: Any, batch: Batch) -> Tensor:
     Their sum over heads is the energy per atom. Decreasing terms are what HIP-NN calls hierarchicality.
     """
     found: list[Tensor] = []
-    handle = model.energy_heads.register_forward_hook(lambda _module, _stages, terms: found.append(terms.detach()))
+    handle = model.energy_heads.register_forward_hook(
+        lambda _module, _stages, terms: found.append(torch.stack(terms).detach())
+    )
     try:
         with torch.no_grad():
             model(*batch.inputs)

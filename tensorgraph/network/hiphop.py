@@ -34,6 +34,9 @@ from tensorgraph.network.weights import Constant, Equidistant, Normal, Uniform
 from tensorgraph.scalar import Derivatives, ScalarProgram
 from tensorgraph.spec import NetworkSpec
 
+INTERACTIONS = ("FirstInteraction", "Interaction")
+"""The layers that sum over neighbours: the first one, whose features are the species, and all others."""
+
 XYZ, TWO, OUT = Space("axis", 3), Space("radial", 2), Space("out", 1)
 
 
@@ -192,9 +195,9 @@ def _interaction(sizes: _Sizes, n_in: Space, number: int) -> Layer:
             values = normal
         mixed = by_name["mixing"]["kba"] * values["ikb"]
         body.append(Contract(x["ia"], (mixed, *own)))
-    name = "FirstInteraction" if number == 0 else "Interaction"
+    name = INTERACTIONS[min(number, 1)]
     title = "x_ia = Σ_kb M[k,b,a] Ĩ_k(E_ib) + (W z_i + B)_a, with E_i the tensors around atom i"
-    return Layer(name, title, inputs, (x,), tuple(members), tuple(body))
+    return Layer(name, title, inputs, (x,), tuple(members), tuple(body), (("environment", around),))
 
 
 def _interaction_members(sizes: _Sizes, n_in: Space) -> list[Parameter]:
@@ -210,8 +213,8 @@ def _interaction_members(sizes: _Sizes, n_in: Space) -> list[Parameter]:
     ]
     if sizes.tensorial and sizes.spec.group_norm:
         shape = (sizes.invariants, out)
-        found.append(Parameter(Array("norm.weight", shape), Constant(1.0)))
-        found.append(Parameter(Array("norm.bias", shape), Constant(0.0)))
+        found.append(Parameter(Array("norm.weight", shape, "γ"), Constant(1.0)))
+        found.append(Parameter(Array("norm.bias", shape, "β"), Constant(0.0)))
     if sizes.tensorial:
         mixing = Normal(sqrt(2 / (out.extent * (out.extent + sizes.invariants.extent))))
         found.append(Parameter(Array("mixing", (sizes.invariants, out, out), "M"), mixing))

@@ -221,7 +221,8 @@ Member = Parameter | Child
 class Layer:
     """Statements with weights: from inputs to outputs; ``members`` stand in the order in which weights are drawn.
 
-    ``title`` says what it computes, as an equation with its source.
+    ``title`` says what it computes, as an equation with its source; ``stages`` are arrays that printed forms also give
+    by themselves, from the layer's inputs, each with a name for that.
     """
 
     name: str
@@ -230,6 +231,7 @@ class Layer:
     outputs: tuple[Array, ...]
     members: tuple[Member, ...]
     body: tuple[Statement, ...]
+    stages: tuple[tuple[str, Array], ...] = ()
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:

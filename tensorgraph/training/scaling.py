@@ -44,7 +44,7 @@ def scale_to_data(model: Any, package: ModuleType, batch: Batch, config: StartCo
         of_channels = torch.where(size > 0, 1 / size, 1.0).view(1, -1, 1)
         layer.weights.mul_(of_channels)
         scales[layer.weights] = Scale(of_channels.expand_as(layer.weights), mixing)
-        if layer.mixing is not None and layer.norm is None:
+        if hasattr(layer, "mixing") and not hasattr(layer, "norm"):
             values = package.invariants(around * of_channels.flatten())
             powers = values.new_tensor([config.factor ** (n - 1) for n in vertices]).view(-1, 1, 1)
             _scale_mixing(layer, values, powers, scales)

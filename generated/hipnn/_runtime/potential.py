@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -11,7 +11,6 @@ from torch import Tensor
 from .geometry import Geometry
 from .grouping import PairGroups, group_sum
 from .inputs import check_atoms, check_cutoff, check_pairs, check_types
-from .modules import EnergyHeads
 from .operators import check_recording, is_traced, without_autocast
 
 
@@ -72,7 +71,8 @@ class Potential(torch.nn.Module):
     BASIS: ClassVar[str] = ""
     """What the printed form of a model says of its basis."""
 
-    energy_heads: EnergyHeads
+    energy_heads: Any
+    """A module with the linear layer `of_species`, without bias: the energies of single atoms."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +98,8 @@ class Potential(torch.nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The floating type of the weights, and so of displacements and results."""
-        return self.energy_heads.of_species.weight.dtype
+        dtype: torch.dtype = self.energy_heads.of_species.weight.dtype
+        return dtype
 
     def forward(
         self,
