@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tensorgraph.basis import Basis, derive
 from tensorgraph.contractions import ContractionProgram, contraction_program
@@ -19,7 +19,7 @@ from tensorgraph.scalar import (
     lower_invariants,
     scheduled,
 )
-from tensorgraph.spec import BasisSpec, Spec
+from tensorgraph.spec import BasisSpec, NetworkSpec, Spec
 
 Tell = Callable[[str], None]
 """A listener to progress."""
@@ -60,6 +60,16 @@ def compile_spec(spec: Spec, tell: Tell = lambda _: None) -> Compilation:
     return Compilation(
         spec, basis, contractions, scalars, instructions, tensors, sensitivities, layers, network, package
     )
+
+
+def with_network(compilation: Compilation, network: NetworkSpec | None) -> Compilation:
+    """The same basis with another network, or none; the basis and its programs are not made again."""
+    spec = compilation.spec.model_copy(update={"network": network})
+    layers = plan_layers(spec)
+    printed = _network(spec, compilation.scalars, layers)
+    c = compilation
+    package = emit_package(spec, c.basis, c.contractions, c.instructions, c.tensors, c.sensitivities, printed)
+    return replace(compilation, spec=spec, layers=layers, network=printed, package=package)
 
 
 def _network(spec: Spec, scalars: Derivatives[ScalarProgram], layers: Sequence[LayerPlan]) -> Layer | None:

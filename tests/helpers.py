@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+import atexit
+import functools
 import itertools
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -19,13 +21,13 @@ from ase import Atoms
 from torch import Tensor
 
 from tensorgraph.battery.switching import runtime_modules
-from tensorgraph.compiler import compile_spec
+from tensorgraph.compiler import Compilation, compile_spec, with_network
 from tensorgraph.emit.writing import write_package
 from tensorgraph.model.batch import Batch, batch_structures
 from tensorgraph.model.loading import load_package
 from tensorgraph.scalar import Opcode, Store, StraightLine
 from tensorgraph.scalar.functions import FUNCTIONS
-from tensorgraph.spec import parse_spec
+from tensorgraph.spec import load_spec, parse_spec
 
 GENERATED = Path(__file__).parents[1] / "generated"
 WITH_NETWORK = ("hiphop5", "hiphop4", "flexible5", "hipnn")
@@ -55,19 +57,28 @@ def build(out: Path, **sensitivity: float) -> Path:
     return write_package(compile_spec(spec).package, out)
 
 
-@contextlib.contextmanager
-def architecture(module: ModuleType, **constants: Any) -> Iterator[ModuleType]:
-    """The package with other constants of its architecture, while the context lasts."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in constants.items():
-            patch.setattr(module.architecture, name, value)
-        yield module
+@functools.cache
+def compiled(name: str) -> Compilation:
+    """Every stage of a shipped spec."""
+    return compile_spec(load_spec(GENERATED / name / "spec.yaml"))
 
 
-def small_model(module: ModuleType, seed: int = 0, **constants: Any) -> torch.nn.Module:
+@functools.cache
+def variant(name: str, functions: int = 20, **network: Any) -> ModuleType:
+    """The package `name` with other sizes or options of its network, and the same invariants; made once."""
+    known = compiled(name)
+    assert known.spec.network is not None
+    sensitivity = known.spec.network.sensitivity.model_copy(update={"functions": functions})
+    changed = known.spec.network.model_copy(update=network | {"sensitivity": sensitivity})
+    folder = tempfile.mkdtemp(prefix="variant-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return load_package(write_package(with_network(known, changed).package, Path(folder)))
+
+
+def small_model(module: ModuleType, seed: int = 0, **network: Any) -> torch.nn.Module:
     """A float64 model with few features, all of whose parameters (biases included) are random."""
-    with architecture(module, **{"FEATURES": 6, "SENSITIVITY_FUNCTIONS": 5, "ATOM_LAYERS": 1, **constants}):
-        model = module.Model(seed=seed).double()
+    small = variant(module.architecture.NAME, **{"features": 6, "functions": 5, "atom_layers": 1, **network})
+    model = small.Model(seed=seed).double()
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

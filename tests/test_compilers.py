@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from generated.hipnn import layers, tensors
+from generated.hipnn import model, tensors
 from generated.hipnn._runtime import libraries, moments, native, pairs, trials
 from tests.helpers import counting_compiler, empty_cache, uses
 
@@ -21,7 +21,7 @@ CALL = """
 import warnings, torch
 warnings.simplefilter("always")
 from generated import hipnn
-from generated.hipnn.layers import SENSITIVITIES as sensitivities
+from generated.hipnn.model import sensitivities
 for dtype in (torch.float64, torch.float32):
     features = torch.randn(5, 1, 19, dtype=dtype)
     assert torch.equal(hipnn.invariants(features), features)
@@ -55,7 +55,7 @@ def assert_refused(done: subprocess.CompletedProcess, compiler: str, reason: str
     assert list(cache.iterdir()) == []
 
 
-PRINTED = (sys.modules["generated.hipnn.invariants"].PROGRAMS, tensors.PROGRAMS, layers.SENSITIVITIES)
+PRINTED = (sys.modules["generated.hipnn.invariants"].PROGRAMS, tensors.PROGRAMS, model.sensitivities)
 SOURCES = {s.name: s for s in (moments.SOURCE, pairs.SOURCE, *(programs.source for programs in PRINTED))}
 
 needs_tcc = pytest.mark.skipif(shutil.which("tcc") is None, reason="needs tcc, a compiler without vector extensions")

@@ -10,7 +10,7 @@ from ase.build import bulk
 
 from bench.published import Published
 from tensorgraph.neighbours.lists import SMALLEST_DISTANCE
-from tests.helpers import WITH_NETWORK, architecture, batch_of, molecule, package, small_model
+from tests.helpers import WITH_NETWORK, batch_of, molecule, package, small_model, variant
 
 ORDERS = {"hiphop5": 4, "hiphop4": 3, "hipnn": None}  # vertices of the published set
 
@@ -23,11 +23,9 @@ def test_equals_the_published_network(
     name: str, group_norm: bool, residual: bool, dtype: torch.dtype, tolerance: float
 ) -> None:
     """Within the tolerance of the largest number; the published side has exact projectors, and float64 throughout."""
-    module = package(name)
-    sizes = {"FEATURES": 8, "SENSITIVITY_FUNCTIONS": 7, "ATOM_LAYERS": 2}
-    with architecture(module, **sizes, GROUP_NORM=group_norm, RESIDUAL=residual):
-        published = Published(module.architecture, ORDERS[name], seed=3)
-        model = module.Model().double()
+    module = variant(name, features=8, functions=7, atom_layers=2, group_norm=group_norm, residual=residual)
+    published = Published(module.architecture, ORDERS[name], seed=3)
+    model = module.Model().double()
     published.copy_weights_to(model, module)
     structures = molecule(9, seed=1), molecule(5, seed=2), Atoms("O")
     energy, forces = published.energies_and_forces(batch_of(module, *structures))
@@ -39,7 +37,7 @@ def test_equals_the_published_network(
 @pytest.mark.parametrize("name", WITH_NETWORK)
 def test_float32_agrees_with_float64(name: str) -> None:
     module = package(name)
-    model = small_model(module, GROUP_NORM=False)
+    model = small_model(module, group_norm=False)
     batch = batch_of(module, molecule(8, seed=4))
     exact = model.energy_and_forces(*batch.inputs)
     rounded = model.float().energy_and_forces(*batch_of(module, molecule(8, seed=4), dtype=torch.float32).inputs)
@@ -54,7 +52,7 @@ def test_float32_agrees_with_float64(name: str) -> None:
 @pytest.mark.parametrize("name", WITH_NETWORK)
 def test_gradients_of_parameters_are_finite_whatever_the_structure(name: str, group_norm: bool) -> None:
     module = package(name)
-    model = small_model(module, GROUP_NORM=group_norm)
+    model = small_model(module, group_norm=group_norm)
     square = Atoms("C4", [(0, 0, 0), (1.4, 0, 0), (0, 1.4, 0), (1.4, 1.4, 0)])
     line = Atoms("OCO", [(-1.2, 0, 0), (0, 0, 0), (1.2, 0, 0)])
     for structures in ([Atoms("H")], [Atoms()], [square], [line], [Atoms("N"), line, Atoms(), molecule(6, seed=5)]):
@@ -93,7 +91,7 @@ def test_second_derivatives_for_training_on_forces(name: str) -> None:
 @pytest.mark.parametrize("group_norm", [True, False])
 def test_a_dimer_dissociates_continuously(group_norm: bool) -> None:
     module = package("hiphop5")
-    model = small_model(module, GROUP_NORM=group_norm)
+    model = small_model(module, group_norm=group_norm)
     cutoff = module.architecture.CUTOFF
     apart = model(*batch_of(module, Atoms("CO", [(0, 0, 0), (2 * cutoff, 0, 0)])).inputs).energy.detach()
     distances = cutoff - np.geomspace(1e-4, 1e-7, 4)
@@ -138,10 +136,9 @@ def test_weights_are_reproducible_and_leave_the_global_random_state_alone() -> N
 
 
 def test_initial_weights_are_distributed_like_the_published_ones() -> None:
-    module = package("hiphop4")
-    with architecture(module, FEATURES=64):
-        published = Published(module.architecture, 3).network.blocks[1]
-        ours = module.Model(seed=1).double().blocks[1]
+    module = variant("hiphop4", features=64)
+    published = Published(module.architecture, 3).network.blocks[1]
+    ours = module.Model(seed=1).double().blocks[1]
     theirs, layer = published[0].base_layer, ours.interaction.layer
     torch.testing.assert_close(layer.sensitivity.mu, theirs.sensitivity.mu[0], rtol=0.5, atol=0)
     pairs = [(layer.weights, theirs.int_weights), (layer.mixing, theirs.mixing_weights)]
@@ -252,7 +249,8 @@ def test_no_sensitivity_nor_its_derivatives_are_subnormal_in_float32() -> None:
     sensitivity = module.Model().blocks[0].interaction.layer.sensitivity
     distances = torch.linspace(0.5, 0.999 * module.architecture.CUTOFF, 2000).unsqueeze(1)
     inverse = (1 / distances).requires_grad_()
-    values = sensitivity(torch.cat([inverse, torch.ones_like(inverse)], dim=1))
+    radial = torch.cat([inverse, torch.ones_like(inverse)], dim=1)
+    values = module.model.sensitivities(radial, sensitivity.mu, sensitivity.sigma)
     (slope,) = torch.autograd.grad(values.sum(), inverse, create_graph=True)
     exact = torch.exp(-0.5 * (sensitivity.sigma * (inverse - 1 / sensitivity.mu)).double().square())
     torch.testing.assert_close(values.double(), exact, rtol=1e-4, atol=1e-26)

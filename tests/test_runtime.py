@@ -19,7 +19,7 @@ from tensorgraph.model.batch import batch_structures
 from tensorgraph.model.loading import load_package
 from tensorgraph.runtime import INTERFACE, sources
 from tensorgraph.runtime.grouping import group_sum
-from tensorgraph.runtime.modules import EnergyHeads
+from tensorgraph.runtime.modules import linear
 from tensorgraph.runtime.potential import Potential
 from tensorgraph.spec import parse_spec
 from tests.helpers import GENERATED, WITH_NETWORK, batch_of, molecule
@@ -63,11 +63,11 @@ class Springs(Potential):
 
     def __init__(self) -> None:
         super().__init__()
-        self.energy_heads = EnergyHeads(2, [], torch.Generator().manual_seed(0))
+        self.energy_heads = torch.nn.ModuleDict({"of_species": linear(2, 1, torch.Generator(), bias=False)})
 
     def energy_terms(self, species, geometry):
         springs = group_sum(geometry.radial[:, 1:].square(), geometry.index.target, len(species))
-        return torch.cat([self.energy_heads([species]), springs.T])
+        return torch.cat([self.energy_heads.of_species(species).T, springs.T])
 
 
 def test_a_potential_needs_its_energy_terms_alone():
