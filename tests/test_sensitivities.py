@@ -177,7 +177,7 @@ def test_registrations_are_sound():
     """PyTorch's own checks: schema, fake tensors, autograd registration, ahead-of-time dispatch."""
     radial, mu, sigma = arguments(6, 4)
     first = [radial.requires_grad_(), torch.stack([1 / mu, sigma]).requires_grad_()]
-    grad, *seconds = (torch.randn(s, dtype=torch.float64).requires_grad_() for s in ((6, 4), (6, 2), (2, 4)))
+    grad, *seconds = (torch.randn(s, dtype=torch.float64).requires_grad_() for s in ((6, 1, 4), (6, 2), (2, 4)))
     torch.library.opcheck(sensitivities.forward, tuple(first))
     torch.library.opcheck(sensitivities.backward, (*first, grad))
     torch.library.opcheck(sensitivities.double_backward, (*first, grad, *seconds))

@@ -86,11 +86,71 @@ def lower_radial(cutoff: float) -> Derivatives[ScalarProgram]:
 
 
 def lower_pointwise(function: str) -> Derivatives[ScalarProgram]:
-    """A function of one variable, by its name in the table of the scalar programs."""
+    """A function of one variable: ``silu``, or one by its name in the table of the scalar programs."""
     builder = Builder()
-    x = Argument.of(builder, ArrayRef("x", 1))
-    return derived(builder, [x], ArrayRef("y", 1), [builder.apply(function, x.elements[0])])
+    argument = Argument.of(builder, ArrayRef("x", 1))
+    (x,) = argument.elements
+    value = builder.product(x, builder.apply("sigmoid", x)) if function == "silu" else builder.apply(function, x)
+    return derived(builder, [argument], ArrayRef("y", 1), [value])
 
 
 def _distance(builder: Builder, displacement: Sequence[Linear]) -> Linear:
     return builder.apply("sqrt", builder.sum(builder.product(x, x) for x in displacement))
+
+
+def lower_distance() -> Derivatives[ScalarProgram]:
+    """From displacements in Å to distances in Å."""
+    builder = Builder()
+    displacement = Argument.of(builder, ArrayRef("displacements", 3))
+    return derived(builder, [displacement], ArrayRef("distance", 1), [_distance(builder, displacement.elements)])
+
+
+def lower_chebyshev(functions: int, inner: float, cutoff: float) -> Derivatives[ScalarProgram]:
+    """From a distance to ``T_n(ξ) (1 - r / R_c)²`` within the cutoff, ξ = -1 … 1 from the inner distance to the cutoff.
+
+    The radial functions of moment tensor potentials (Shapeev, Multiscale Model. Simul. 14, 1153, 2016), scaled.
+    """
+    builder = Builder()
+    distance = Argument.of(builder, ArrayRef("distance", 1))
+    (r,), limit, least = distance.elements, Fraction(cutoff), Fraction(inner)
+    x = builder.sum([r.scaled(2 / (limit - least)), builder.one.scaled(-(limit + least) / (limit - least))])
+    inside = builder.apply("inside", builder.sum([builder.one.scaled(limit), -r]))
+    short = builder.sum([builder.one, r.scaled(-1 / limit)])
+    envelope = builder.product(builder.product(short, short), inside)
+    polynomials = [builder.one, x]
+    while len(polynomials) < functions:
+        twice = builder.product(x, polynomials[-1]).scaled(2)
+        polynomials.append(builder.sum([twice, -polynomials[-2]]))
+    values = [builder.product(polynomial, envelope) for polynomial in polynomials[:functions]]
+    return derived(builder, [distance], ArrayRef("radial_functions", functions), values)
+
+
+def lower_bessel(functions: int, cutoff: float) -> Derivatives[ScalarProgram]:
+    """From a distance to ``√(2 / R_c) sin(n π r / R_c) / r`` times an envelope of degree 6 (Gasteiger, Groß, Günnemann,
+    ICLR 2020, eqs. 7 and 8); sines of multiples by recurrence.
+    """
+    builder = Builder()
+    distance = Argument.of(builder, ArrayRef("distance", 1))
+    (r,), d = distance.elements, distance.elements[0].scaled(1 / Fraction(cutoff))
+    angle = d.scaled(Fraction(math.pi))
+    sines, cosine = [builder.apply("sin", angle)], builder.apply("cos", angle)
+    while len(sines) < functions:
+        twice = builder.product(cosine, sines[-1]).scaled(2)
+        sines.append(builder.sum([twice, *([-sines[-2]] if len(sines) > 1 else [])]))
+    inside = builder.apply("inside", builder.sum([builder.one, -d]))
+    weight = builder.product(builder.product(_envelope(builder, d), inside), builder.apply("reciprocal", r))
+    norm = Fraction(math.sqrt(2 / cutoff))
+    values = [builder.product(sine, weight).scaled(norm) for sine in sines]
+    return derived(builder, [distance], ArrayRef("radial_functions", functions), values)
+
+
+def _envelope(builder: Builder, d: Linear, degree: int = 6) -> Linear:
+    """``1 - (p+1)(p+2)/2 d^p + p(p+2) d^(p+1) - p(p+1)/2 d^(p+2)``: one at zero, zero with two derivatives at one."""
+    power, p = builder.one, degree
+    for _ in range(p):
+        power = builder.product(power, d)
+    terms = [builder.one]
+    for factor in (-Fraction((p + 1) * (p + 2), 2), Fraction(p * (p + 2)), -Fraction(p * (p + 1), 2)):
+        terms.append(power.scaled(factor))
+        power = builder.product(power, d)
+    return builder.sum(terms)

@@ -36,6 +36,10 @@ class Geometry:
         """What pairs have added to their central atoms, in order: [n_pairs, ...] -> [n_atoms, ...]."""
         return _flat(self.groups.targets.sum, rows)
 
+    def of_centres(self, rows: Tensor) -> Tensor:
+        """What the central atom of each pair has: [n_atoms, ...] -> [n_pairs, ...]."""
+        return _flat(self.groups.targets.spread, rows)
+
     def of_neighbours(self, rows: Tensor) -> Tensor:
         """What the neighbour of each pair has: [n_atoms, ...] -> [n_pairs, ...]."""
         return _flat(self.groups.sources.spread, rows)
