@@ -12,7 +12,7 @@ from tensorgraph.battery.switching import runtime_modules
 from tests.helpers import TOLERANCE, assert_close, assert_equal_bits, devices, quiet, with_threads
 from tests.helpers import values_and_derivatives as results
 
-sensitivities = hiphop5.layers.SENSITIVITIES
+sensitivities = hiphop5.model.sensitivities
 native, module = hiphop5._runtime.native, hiphop5._runtime.sensitivities
 
 
