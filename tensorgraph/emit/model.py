@@ -65,7 +65,8 @@ def definitions(layer: Layer) -> list[str]:
             continue
         elif all(ref.axes is Axes.BOTH for ref in refs):
             sizes = ", ".join(str(ref.size) for ref in refs)
-            lines.append(f'{name} = Programs(__package__, "{name}", {sizes}).forward')
+            domain = ", positive=True" if name == "radial_functions" else ""
+            lines.append(f'{name} = Programs(__package__, "{name}", {sizes}{domain}).forward')
         else:
             *inputs, output = map(_operand, refs)
             lines += wrapped(f'{name} = Pointwise(__package__, "{name}", (', inputs, f"), {output})")
