@@ -15,7 +15,8 @@ from tensorgraph.network.bases import BasisProgram
 from tensorgraph.network.build import potential
 from tensorgraph.network.hiphop import INTERACTIONS, hiphop
 from tensorgraph.network.orders import LayerPlan, contracted_in_order, plan_layers
-from tensorgraph.network.pairs import lower_sensitivities, lower_tensor_components
+from tensorgraph.network.pairs import lower_tensor_components
+from tensorgraph.network.radial import lower_sensitivities
 from tensorgraph.scalar import Derivatives, ScalarProgram, StraightLine, scheduled
 from tensorgraph.spec import BasisSpec, NetworkSpec, Spec
 from tensorgraph.spec.general import GeneralSpec, LayerSpec
