@@ -122,7 +122,8 @@ class _Builder:
         inputs = (self.z, self.directions, self.radial, *([self.given] if self.given else []))
         title = "B_i: the basis of the density around atom i" + (", mixed to new features" if self.of.update else "")
         name = f"Layer{self.number + 1}"
-        return Layer(name, title, inputs, self.outputs, tuple(self.members), tuple(self.body))
+        stages = (("environment", around), ("outputs", values))
+        return Layer(name, title, inputs, self.outputs, tuple(self.members), tuple(self.body), stages)
 
     @property
     def channels(self) -> Space:

@@ -291,7 +291,7 @@ class Layer:
     """Statements with weights: from inputs to outputs; ``members`` stand in the order in which weights are drawn.
 
     ``title`` says what it computes, as an equation with its source; ``stages`` are arrays that printed forms also give
-    by themselves, from the layer's inputs, each with a name for that.
+    by themselves, from the layer's inputs, each with a name for that; what is made of one is made of the next.
     """
 
     name: str
