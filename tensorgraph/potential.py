@@ -42,6 +42,8 @@ def read_spec(path: str | Path) -> Spec:
         spec = parse_spec(text, "spec")
     except SpecError as error:
         raise CheckpointError(f"{path} holds a spec that is not valid: {error}") from None
+    if not isinstance(spec, Spec):
+        raise CheckpointError(f"{path} holds a spec with the key layers; allowed: one with the key basis")
     if spec.network is None:
         raise CheckpointError(f"{path} holds a spec without a network, which has no weights")
     if spec.canonical_json() != text:

@@ -32,9 +32,9 @@ def load(file: str) -> "Spec":
         from tensorgraph.potential import read_spec
 
         return read_spec(file)
-    from tensorgraph.spec import load_spec
+    from tensorgraph.spec import load_short_form
 
-    return load_spec(file)
+    return load_short_form(file)
 
 
 def within_budget(file: str, work: Callable[[Callable[[str], None]], Result]) -> Result:
