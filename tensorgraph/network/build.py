@@ -39,7 +39,7 @@ from tensorgraph.network.statements import (
     Statement,
 )
 from tensorgraph.network.weights import Constant, Equidistant, Normal, Uniform
-from tensorgraph.spec.general import GeneralSpec, LayerSpec, RadialSpec
+from tensorgraph.spec import GeneralSpec, LayerSpec, RadialSpec
 
 
 def potential(spec: GeneralSpec, bases: Sequence[BasisProgram]) -> Layer:

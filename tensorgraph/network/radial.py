@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from tensorgraph.scalar import ArrayRef, Axes, Builder, Derivatives, Linear, ScalarProgram
 from tensorgraph.scalar.derivatives import Argument, derived
-from tensorgraph.spec.general import RadialSpec
+from tensorgraph.spec import RadialSpec
 
 
 def lower_sensitivities() -> Derivatives[ScalarProgram]:

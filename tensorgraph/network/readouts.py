@@ -14,7 +14,7 @@ from tensorgraph.network.arrays import ATOM, Array
 from tensorgraph.network.hiphop import OUT, applied, linear
 from tensorgraph.network.statements import Contract, Layer, Parameter, Statement
 from tensorgraph.network.weights import Normal
-from tensorgraph.spec.general import GeneralSpec
+from tensorgraph.spec import GeneralSpec
 
 
 def read_by(spec: GeneralSpec, z: Array, made: Sequence[Array]) -> list[Array]:

@@ -310,7 +310,7 @@ def _times(coefficient: Fraction, value: Any) -> Any:
 
 
 def _common_factor(coefficients: Sequence[Fraction]) -> Fraction:
-    """The largest rational that divides all into integers, with the sign of the first; of wild ones the first itself."""
+    """The largest rational that divides all into integers, with the sign of the first, or the first of wild ones."""
     factor = Fraction(gcd(*(c.numerator for c in coefficients)), lcm(*(c.denominator for c in coefficients)))
     if max(map(abs, coefficients)) > LARGEST_INTEGER * factor:
         return coefficients[0]
