@@ -179,7 +179,7 @@ BAD = {  # the good spec, what is replaced where it first occurs, by what, the l
     "readout kind": (TWO, "kind: linear", "kind: mlp", 24, "`readout.kind` is 'mlp'; allowed: linear"),
     "readout of": (HIPHOP, "all", "1", 9, "`readout.of` is 1; allowed: last or all"),
     "per atom": (TWO, "per: species", "per: atom", 25, "`readout.per` is 'atom'; allowed: species where the last laye"),
-    "per empty": (TWO, "per: species", "per:", 25, "`readout.per` is empty; allowed: species where the last layer has n"),
+    "per empty": (TWO, "per: species", "per:", 25, "`readout.per` is empty; allowed: species where the last layer has"),
     "per missing": (TWO, "  per: species\n", "", 23, "`readout.per` is missing, and the last layer has no update; all"),
     "per with an update": (TWO, "readout", "    update: {}\nreadout", 26,
                            "`readout.per` is species, and the last layer has an update; allowed: species where the la"),

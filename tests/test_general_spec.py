@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
-from tensorgraph import cli
-from tensorgraph.errors import SpecError
+from tensorgraph import cli, potential
+from tensorgraph.errors import CheckpointError, SpecError
 from tensorgraph.spec import (
     BasisLayerSpec,
     DegreeSpec,
@@ -41,6 +41,7 @@ from tests.test_spec_properties import noise, outcome
 
 ROOT = Path(__file__).parents[1]
 PROPERTY = settings(max_examples=60, deadline=None, derandomize=True, print_blob=True)
+PAGE = (ROOT / "docs" / "specs.md").read_text(encoding="utf-8")
 SCHEMA = Draft202012Validator(spec_schema())
 
 
@@ -149,7 +150,10 @@ def test_the_short_form_keeps_its_digests() -> None:
     assert '"network":null' in parse_spec(NAME + BASIS).canonical_json()
 
 
-@pytest.mark.parametrize("text", GOOD.values(), ids=GOOD)
+EXAMPLES = {f"docs {n}": text for n, text in enumerate(re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.DOTALL | re.M))}
+
+
+@pytest.mark.parametrize("text", [*GOOD.values(), *EXAMPLES.values()], ids=[*GOOD, *EXAMPLES])
 def test_round_trips_of_the_examples(text: str) -> None:
     check_round_trips(parse_spec(text))
     assert SCHEMA.is_valid(as_json(text))
@@ -235,6 +239,23 @@ def test_nothing_compiles_a_general_spec_yet(tmp_path: Path, capsys: pytest.Capt
     assert cli.main(["build", str(path), "--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"{path}:7: specs with the key `layers` are validated")
     assert not (tmp_path / "mtp1").exists()
+
+
+def test_a_checkpoint_with_a_general_spec_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(potential, "spec_of_checkpoint", lambda path: parse_spec(MTP).canonical_json())
+    with pytest.raises(
+        CheckpointError, match=r"^m\.safetensors holds a spec with the key layers; allowed: one with the"
+    ):
+        potential.read_spec("m.safetensors")
+
+
+def test_the_page_lists_every_key() -> None:
+    sections = {"radial": RadialSpec, "density": DensitySpec, "basis": BasisLayerSpec, "update": UpdateSpec,
+                "readout": ReadoutSpec}  # fmt: skip
+    for name, section in sections.items():
+        assert all(f"`{name}.{key}" in PAGE for key in section.model_fields), name
+    for key in (*LayerSpec.model_fields, *GeneralSpec.model_fields):
+        assert re.search(rf"`{key}[`.]", PAGE), key
 
 
 def test_the_schema_has_both_forms() -> None:
