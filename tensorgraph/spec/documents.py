@@ -38,16 +38,13 @@ def validated(kind: type[Document], source: Located, file: str, within: str = ""
     `within` is put before the keys that an error names, such as `spec.` for a document that is part of another one.
     Raises SpecError: `file` and the line of the first mistake.
     """
+    problems = _empty_keys(source, kind, within)
     try:
         document = kind.model_validate(dict(source.value))
     except ValidationError as error:
-        line, message = _first_problem(error, source, kind, within)
-        raise SpecError(file, line, message) from None
-    for keys in _empty(source.value):  # else it would silently mean "no such key"
-        section = _section(kind, keys[:-1])
-        if section is not None:
-            allowed = _allowed(section, str(keys[-1]))
-            raise SpecError(file, source.line(keys), f"`{within}{_named(keys)}` is empty; allowed: {allowed}")
+        problems += _problems(error, source, kind, within)
+    if problems:
+        raise SpecError(file, *min(problems, key=lambda problem: problem[0]))
     return document
 
 
@@ -117,6 +114,17 @@ def _refuse_null(key: dict[str, Any]) -> None:
         del key["default"]
 
 
+def _empty_keys(source: Located, kind: type[SpecModel], within: str) -> list[tuple[int, str]]:
+    """Keys without a value, with their lines: each would silently mean "no such key"."""
+    found = []
+    for keys in _empty(source.value):
+        section, key = _section(kind, keys[:-1]), str(keys[-1])
+        if section is not None and key in section.model_fields:
+            message = f"`{within}{_named(keys)}` is empty; allowed: {_allowed(section, key)}"
+            found.append((source.line(keys), message))
+    return found
+
+
 def _empty(value: Any) -> Iterator[Keys]:
     """The paths of all keys without a value, those in lists of mappings included."""
     if isinstance(value, Mapping):
@@ -127,8 +135,8 @@ def _empty(value: Any) -> Iterator[Keys]:
             yield from ((index, *rest) for rest in _empty(inner))
 
 
-def _first_problem(error: ValidationError, source: Located, kind: type[SpecModel], within: str) -> tuple[int, str]:
-    """The first problem by line. A missing key counts only where no unknown key may be its misspelling.
+def _problems(error: ValidationError, source: Located, kind: type[SpecModel], within: str) -> list[tuple[int, str]]:
+    """Problems with their lines. A missing key counts only where no unknown key may be its misspelling.
 
     Nor does it count that a list is too short once its wrong elements are left out, as pydantic reports it.
     """
@@ -136,8 +144,7 @@ def _first_problem(error: ValidationError, source: Located, kind: type[SpecModel
     misspelt = {item["loc"][:-1] for item in details if item["type"] == "extra_forbidden"}
     wanted = [item for item in details if item["type"] != "missing" or item["loc"][:-1] not in misspelt]
     wanted = [item for item in wanted if item["type"] != "too_short" or not item["input"]]
-    problems = [(_line(item, source), _message(item, kind, within)) for item in wanted]
-    return min(problems, key=lambda problem: problem[0])
+    return [(_line(item, source), _message(item, kind, within)) for item in wanted]
 
 
 def _line(item: ErrorDetails, source: Located) -> int:

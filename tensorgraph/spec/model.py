@@ -51,7 +51,8 @@ def refused(wrong: str, *at: str | int, sibling: str = "") -> PydanticCustomErro
 
     `sibling` is the key beside it whose line counts where the key itself is not given.
     """
-    return PydanticCustomError("spec_value", wrong, {"at": at, "sibling": sibling})
+    hints = {"at": at, "sibling": sibling, "wrong": wrong}  # `wrong` last: what is in braces in it stays as it is
+    return PydanticCustomError("spec_value", "{wrong}", hints)
 
 
 def _check_name(name: str) -> str:
