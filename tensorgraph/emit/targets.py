@@ -16,3 +16,10 @@ TARGETS: dict[str, Callable[[Derivatives[StraightLine], Commentary], str]] = {
     "_cpu.c": c.print_programs,
     "_triton.py": triton.print_programs,
 }
+
+
+def add_target(ending: str, printer: Callable[[Derivatives[StraightLine], Commentary], str]) -> None:
+    """One more target: a file of this ending for every program. Raises ValueError for an ending that is taken."""
+    if ending in TARGETS:
+        raise ValueError(f"{ending!r} is no new ending; there are {', '.join(TARGETS)}")
+    TARGETS[ending] = printer

@@ -12,6 +12,7 @@ from fractions import Fraction
 from tensorgraph.scalar import ArrayRef, Axes, Builder, Derivatives, Linear, ScalarProgram
 from tensorgraph.scalar.derivatives import Argument, derived
 from tensorgraph.spec import RadialSpec
+from tensorgraph.spec.names import RADIAL_KINDS
 
 
 def lower_sensitivities() -> Derivatives[ScalarProgram]:
@@ -100,3 +101,14 @@ RADIAL: dict[str, Callable[[RadialSpec], Derivatives[ScalarProgram]]] = {
     "bessel": lambda radial: lower_bessel(radial.functions, radial.cutoff),
 }
 """Fixed radial functions by their kind: programs from the distance of a pair to all functions."""
+
+
+def add_radial(kind: str, lower: Callable[[RadialSpec], Derivatives[ScalarProgram]]) -> None:
+    """One more kind of fixed radial functions, for the general form. Raises ValueError for a name that is taken.
+
+    ``lower`` makes, from the section ``radial`` of a spec, the program from ``distance`` (one element, Å) to
+    ``radial_functions``, as many as the section says; use `derived` of `tensorgraph.scalar.derivatives`. They have to
+    vanish, with their first derivatives, at the cutoff and beyond.
+    """
+    RADIAL_KINDS.add(kind)
+    RADIAL[kind] = lower

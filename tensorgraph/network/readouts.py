@@ -14,7 +14,7 @@ from tensorgraph.network.arrays import ATOM, Array
 from tensorgraph.network.hiphop import OUT, applied, linear
 from tensorgraph.network.statements import Contract, Layer, Parameter, Statement
 from tensorgraph.network.weights import Normal
-from tensorgraph.spec import GeneralSpec
+from tensorgraph.spec import GeneralSpec, names
 
 
 def read_by(spec: GeneralSpec, z: Array, made: Sequence[Array]) -> list[Array]:
@@ -46,3 +46,13 @@ def linear_readout(spec: GeneralSpec, z: Array, made: Sequence[Array]) -> Layer:
 
 READOUTS: dict[str, Callable[[GeneralSpec, Array, Sequence[Array]], Layer]] = {"linear": linear_readout}
 """By their kind."""
+
+
+def add_readout(kind: str, make: Callable[[GeneralSpec, Array, Sequence[Array]], Layer]) -> None:
+    """One more kind of readout, for specs of the general form. Raises ValueError for a name that is taken.
+
+    ``make`` is called with the spec, the species [n_atoms, n_species] and the first output of each layer; what it makes
+    takes the arrays of `read_by`.
+    """
+    names.READOUTS.add(kind)
+    READOUTS[kind] = make

@@ -76,9 +76,10 @@ class Linear:
     def __neg__(self) -> Linear:
         return Linear(-self.coefficient, self.value)
 
-    def scaled(self, factor: Fraction | int) -> Linear:
-        """The reference times a number."""
-        return Linear(self.coefficient * factor, self.value) if factor else ZERO
+    def scaled(self, factor: Fraction | int | float) -> Linear:
+        """The reference times a number; a float is the rational that it is."""
+        exact = Fraction(factor) if isinstance(factor, float) else factor
+        return Linear(self.coefficient * exact, self.value) if exact else ZERO
 
 
 ZERO = Linear(Fraction(0), 0)

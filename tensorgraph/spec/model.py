@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from tensorgraph.spec.elements import ATOMIC_NUMBERS, SYMBOLS
+from tensorgraph.spec.names import SHORT_FAMILIES, Names
 from tensorgraph.spec.yaml_source import plain_value
 
 _RESERVED_NAMES = frozenset(
@@ -35,9 +36,14 @@ _RESERVED_NAMES = frozenset(
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a key may hold, in the words that an error message ends with."""
+    """What a key may hold, in the words that an error message ends with; names may be added to while a process runs."""
 
-    text: str
+    words: str | Names
+
+    @property
+    def text(self) -> str:
+        """The words."""
+        return str(self.words)
 
 
 class SpecModel(BaseModel):
@@ -95,7 +101,7 @@ Species = Annotated[
     Field(json_schema_extra={"uniqueItems": True}),
     AfterValidator(_different),
 ]
-Family = Literal["hiphop", "flexible", "independent", "connected", "linear"]
+Family = Annotated[str, AfterValidator(SHORT_FAMILIES.check), Field(json_schema_extra=SHORT_FAMILIES.schema)]
 
 
 class BasisSpec(SpecModel):
@@ -103,7 +109,7 @@ class BasisSpec(SpecModel):
 
     family: Annotated[
         Family,
-        Allowed("one of hiphop, flexible, independent, connected, linear"),
+        Allowed(SHORT_FAMILIES),
         Field(title="Family", description="The rule that picks the invariants from all contraction graphs."),
     ]
     body_order: Annotated[

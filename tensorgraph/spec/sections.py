@@ -17,15 +17,13 @@ from pydantic_core import PydanticCustomError
 
 from tensorgraph.spec.degree import DegreeSpec
 from tensorgraph.spec.model import Allowed, SpecModel, refused
+from tensorgraph.spec.names import COVARIANT, FAMILIES, GRADED, RADIAL_KINDS, READOUTS
 
-RadialKind = Literal["inverse_gaussian", "chebyshev", "bessel"]
-LayerFamily = Literal["hiphop", "flexible", "independent", "connected", "linear", "products"]
-GRADED: Final[tuple[LayerFamily, ...]] = ("linear", "products", "connected")
-"""The families that a degree may limit, and that may take a tensor from any channel."""
-COVARIANT: Final[tuple[LayerFamily, ...]] = ("linear", "products")
-"""The families with outputs of ranks above 0."""
+RadialKind = Annotated[str, AfterValidator(RADIAL_KINDS.check), Field(json_schema_extra=RADIAL_KINDS.schema)]
+LayerFamily = Annotated[str, AfterValidator(FAMILIES.check), Field(json_schema_extra=FAMILIES.schema)]
+ReadoutKind = Annotated[str, AfterValidator(READOUTS.check), Field(json_schema_extra=READOUTS.schema)]
 
-_WITHOUT_MEANING: Final[dict[RadialKind, tuple[str, ...]]] = {
+_WITHOUT_MEANING: Final[dict[str, tuple[str, ...]]] = {
     "inverse_gaussian": (),
     "chebyshev": ("soft_max",),
     "bessel": ("soft_min", "soft_max"),
@@ -37,7 +35,7 @@ class RadialSpec(SpecModel):
 
     kind: Annotated[
         RadialKind,
-        Allowed("one of inverse_gaussian, chebyshev, bessel"),
+        Allowed(RADIAL_KINDS),
         Field(title="Kind", description="Gaussians of 1/r, Chebyshev polynomials, or spherical Bessel functions."),
     ]
     functions: Annotated[
@@ -78,7 +76,7 @@ class RadialSpec(SpecModel):
 
     @model_validator(mode="after")
     def _keys_agree(self) -> "RadialSpec":
-        without = _WITHOUT_MEANING[self.kind]
+        without = _WITHOUT_MEANING.get(self.kind, ())
         for key in ("soft_min", "soft_max"):
             if key in without and key in self.model_fields_set:
                 raise refused(f"has no meaning with kind: {self.kind}", key)
@@ -95,7 +93,7 @@ class RadialSpec(SpecModel):
     @model_serializer(mode="wrap")
     def _with_meaning(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A key that the kind gives no meaning is refused, so it is not written either."""
-        without = _WITHOUT_MEANING[self.kind]
+        without = _WITHOUT_MEANING.get(self.kind, ())
         return {key: value for key, value in handler(self).items() if key not in without}
 
 
@@ -147,7 +145,7 @@ class BasisLayerSpec(SpecModel):
 
     family: Annotated[
         LayerFamily,
-        Allowed("one of hiphop, flexible, independent, connected, linear, products"),
+        Allowed(FAMILIES),
         Field(title="Family", description="The rule that picks the outputs from all contraction graphs."),
     ]
     body_order: Annotated[
@@ -263,8 +261,8 @@ class ReadoutSpec(SpecModel):
     """How the energy of an atom follows from its features, or from its basis."""
 
     kind: Annotated[
-        Literal["linear"],
-        Allowed("linear"),
+        ReadoutKind,
+        Allowed(READOUTS),
         Field(title="Kind", description="linear: a weighted sum and a constant."),
     ]
     per: Annotated[
