@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from tensorgraph.basis import Basis, derive
-from tensorgraph.contractions import ContractionProgram, contraction_program
+from tensorgraph.basis import Basis, Degree, derive
+from tensorgraph.contractions import ContractionProgram
 from tensorgraph.emit import PackageText, emit_package
+from tensorgraph.emit.model import own_programs
+from tensorgraph.graphs import Kind
 from tensorgraph.network import Layer
+from tensorgraph.network.bases import BasisProgram
+from tensorgraph.network.build import potential
 from tensorgraph.network.hiphop import INTERACTIONS, hiphop
 from tensorgraph.network.orders import LayerPlan, contracted_in_order, plan_layers
-from tensorgraph.network.pairs import lower_sensitivities, lower_tensor_components
-from tensorgraph.scalar import (
-    Derivatives,
-    ScalarProgram,
-    StraightLine,
-    lower_invariants,
-    scheduled,
-)
-from tensorgraph.spec import BasisSpec, NetworkSpec, Spec
+from tensorgraph.network.pairs import lower_tensor_components
+from tensorgraph.network.radial import lower_sensitivities
+from tensorgraph.scalar import Derivatives, ScalarProgram, StraightLine, scheduled
+from tensorgraph.spec import AnySpec, BasisSpec, GeneralSpec, LayerSpec, NetworkSpec, Spec
 
 Tell = Callable[[str], None]
 """A listener to progress."""
@@ -27,59 +26,127 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Compilation:
-    """Every stage of one build, each a value with a text form; together they print as the basis and its program."""
+    """Every stage of one build, each a value with a text form; together they print as the basis and its program.
 
-    spec: Spec
-    basis: Basis
-    contractions: ContractionProgram
-    scalars: Derivatives[ScalarProgram]
-    instructions: Derivatives[StraightLine]
-    tensors: Derivatives[StraightLine]
-    sensitivities: Derivatives[StraightLine]
+    Attributes:
+        spec: what was asked for.
+        bases: the basis of the first layer, which is that of the package, and those of later layers that differ.
+        programs: what is printed beside them, by the stem of the files.
+        layers: in which orders the layers of the short form can be contracted.
+        network: None for the invariants alone.
+        package: the files.
+    """
+
+    spec: AnySpec
+    bases: tuple[BasisProgram, ...]
+    programs: Mapping[str, Derivatives[StraightLine]]
     layers: tuple[LayerPlan, ...]
     network: Layer | None
     package: PackageText
+
+    @property
+    def basis(self) -> Basis:
+        """The basis of the package."""
+        return self.bases[0].basis
+
+    @property
+    def contractions(self) -> ContractionProgram:
+        """Its contractions."""
+        return self.bases[0].contractions
+
+    @property
+    def scalars(self) -> Derivatives[ScalarProgram]:
+        """Its scalar programs."""
+        return self.bases[0].scalars
+
+    @property
+    def instructions(self) -> Derivatives[StraightLine]:
+        """What is printed of them."""
+        return self.bases[0].instructions
 
     def __str__(self) -> str:
         return f"{self.basis}\n\n{self.contractions}"
 
 
-def compile_spec(spec: Spec, tell: Tell = lambda _: None) -> Compilation:
+def compile_spec(spec: AnySpec, tell: Tell = lambda _: None) -> Compilation:
     """Compiles a spec; nothing is written to disk and torch is not imported. ``tell`` is told what goes on."""
+    if isinstance(spec, GeneralSpec):
+        return _general(spec, tell)
     basis = derive_basis(spec.basis, tell)  # Spec → Basis
     tell("programs")
-    contractions = contraction_program(basis.graphs, basis.layout)  # Basis → ContractionProgram
-    scalars = lower_invariants(contractions)  # ContractionProgram → ScalarProgram, three of them
-    instructions = Derivatives(*map(scheduled, scalars))  # ScalarProgram → StraightLine
-    tensors = Derivatives(*map(scheduled, lower_tensor_components(basis.max_rank)))
-    sensitivities = Derivatives(*map(scheduled, lower_sensitivities()))
-    layers = plan_layers(spec)  # Spec → LayerPlan, one for each interaction
-    network = _network(spec, scalars, layers)  # Spec, ScalarProgram, LayerPlan → Layer
-    # everything → PackageText
-    package = emit_package(spec, basis, contractions, instructions, tensors, sensitivities, network)
-    return Compilation(
-        spec, basis, contractions, scalars, instructions, tensors, sensitivities, layers, network, package
-    )
+    return _short(spec, BasisProgram.of("invariants", basis))  # Basis → programs
 
 
 def with_network(compilation: Compilation, network: NetworkSpec | None) -> Compilation:
-    """The same basis with another network, or none; the basis and its programs are not made again."""
-    spec = compilation.spec.model_copy(update={"network": network})
-    layers = plan_layers(spec)
-    printed = _network(spec, compilation.scalars, layers)
-    c = compilation
-    package = emit_package(spec, c.basis, c.contractions, c.instructions, c.tensors, c.sensitivities, printed)
-    return replace(compilation, spec=spec, layers=layers, network=printed, package=package)
+    """The same basis with another network, or none, in the short form; the basis is not derived again."""
+    assert isinstance(compilation.spec, Spec), "only the short form has a network apart from its basis"
+    return _short(compilation.spec.model_copy(update={"network": network}), compilation.bases[0])
 
 
-def _network(spec: Spec, scalars: Derivatives[ScalarProgram], layers: Sequence[LayerPlan]) -> Layer | None:
-    """The network with its sums over neighbours in the chosen orders; None for the invariants alone."""
-    if spec.network is None:
-        return None
-    orders = {INTERACTIONS[min(k, 1)]: plan.chosen.order for k, plan in enumerate(layers) if plan.chosen.order}
-    return contracted_in_order(hiphop(spec.network, spec.basis.max_rank, scalars), orders)
+def _short(spec: Spec, basis: BasisProgram) -> Compilation:
+    """The short form: HIP-HOP-NN, its sums over neighbours in the orders that are cheapest."""
+    layers = plan_layers(spec)  # Spec → LayerPlan, one for each interaction
+    network = None
+    if spec.network is not None:
+        orders = {INTERACTIONS[min(k, 1)]: plan.chosen.order for k, plan in enumerate(layers) if plan.chosen.order}
+        network = contracted_in_order(hiphop(spec.network, spec.basis.max_rank, basis.scalars), orders)
+    return _packaged(spec, (basis,), basis.basis.max_rank, layers, network)
+
+
+def _general(spec: GeneralSpec, tell: Tell) -> Compilation:
+    """The general form: a basis for each layer, those that are equal once."""
+    bases: dict[Basis, BasisProgram] = {}
+    used = []
+    for layer in spec.layers:
+        basis = _layer_basis(spec, layer, tell)
+        tell("programs")
+        if basis not in bases:
+            stem = f"invariants_{len(bases) + 1}" if bases else "invariants"
+            bases[basis] = BasisProgram.of(stem, basis)
+        used += [bases[basis]] * layer.repeat
+    network = potential(spec, used)  # GeneralSpec, bases → Layer
+    max_rank = max(layer.density.max_rank for layer in spec.layers)
+    return _packaged(spec, tuple(bases.values()), max_rank, (), network)
+
+
+def _layer_basis(spec: GeneralSpec, layer: LayerSpec, tell: Tell) -> Basis:
+    wanted = layer.basis
+    outputs = tuple(Kind(rank, role="probe") if rank else None for rank in wanted.outputs)
+    degree, limit = None, wanted.degree
+    if limit is not None:
+        degree = Degree(limit.limit, limit.constant, limit.per_channel, limit.per_rank)
+    colours = spec.radial.channels if wanted.across == "channels" else 1
+    order, rank = wanted.body_order, layer.density.max_rank
+    return derive(wanted.family, order, rank, tell=tell, colours=colours, outputs=outputs, degree=degree)
+
+
+def _packaged(
+    spec: AnySpec,
+    bases: tuple[BasisProgram, ...],
+    max_rank: int,
+    layers: Sequence[LayerPlan],
+    network: Layer | None,
+) -> Compilation:
+    """Everything → PackageText."""
+    lowered = {"tensors": lower_tensor_components(max_rank)}
+    stems = {basis.stem for basis in bases}
+    for name, statement in own_programs(network).items() if network else ():
+        if name not in stems:
+            lowered.setdefault(name, statement.program.derivatives)
+    if "sensitivities" in lowered:
+        lowered["sensitivities"] = lower_sensitivities()  # of 1/μ and σ side by side: one array of functions
+    programs = {stem: Derivatives(*map(scheduled, program)) for stem, program in lowered.items()}
+    package = emit_package(spec, bases, programs, network)
+    return Compilation(spec, bases, programs, tuple(layers), network, package)
 
 
 def derive_basis(basis: BasisSpec, tell: Tell = lambda _: None) -> Basis:
-    """The basis that a spec asks for."""
+    """The basis that a spec in the short form asks for."""
     return derive(basis.family, basis.body_order, basis.max_rank, tell=tell)
+
+
+def derive_bases(spec: AnySpec, tell: Tell = lambda _: None) -> tuple[Basis, ...]:
+    """The bases of a spec: one in the short form; in the general form those of the layers, equal ones once."""
+    if isinstance(spec, Spec):
+        return (derive_basis(spec.basis, tell),)
+    return tuple(dict.fromkeys(_layer_basis(spec, layer, tell) for layer in spec.layers))

@@ -30,12 +30,12 @@ def test_the_same_files_give_the_same_module(copied: Path) -> None:
 
 
 def test_an_edited_package_is_imported_anew(copied: Path) -> None:
-    first, source = load_package(copied), copied / "network.py"
+    first, source = load_package(copied), copied / "model.py"
     source.write_text(source.read_text() + "\nEDITED = 1\n")
     second = load_package(copied)
     assert second is not first
-    assert second.network.EDITED == 1
-    assert not hasattr(first.network, "EDITED")
+    assert second.model.EDITED == 1
+    assert not hasattr(first.model, "EDITED")
 
 
 def test_a_rebuilt_package_is_imported_anew(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_rebuilt_package_is_imported_anew(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("fault", "raised"), [("KeyboardInterrupt", KeyboardInterrupt), ("OSError", PackageError)])
 def test_no_half_module_stays_behind(copied: Path, fault: str, raised: type[BaseException]) -> None:
-    flag, source = copied / "flag", copied / "network.py"
+    flag, source = copied / "flag", copied / "model.py"
     head = f"import pathlib\nif pathlib.Path({str(flag)!r}).exists():\n    raise {fault}\n"
     source.write_text(head + source.read_text().replace("from __future__ import annotations", ""))
     before = set(sys.modules)

@@ -35,8 +35,9 @@ def saved(tmp_path: Path) -> Path:
 def test_the_package_is_the_committed_one(saved: Path, cache: Path) -> None:
     built = Path(package_of_checkpoint(saved).__file__).parent
     assert cache in built.parents
-    for file in (GENERATED / "hipnn").iterdir():
-        assert file.name == "__pycache__" or (built / file.name).read_bytes() == file.read_bytes()
+    for file in (GENERATED / "hipnn").rglob("*.*"):
+        within = file.relative_to(GENERATED / "hipnn")
+        assert "__pycache__" in within.parts or (built / within).read_bytes() == file.read_bytes()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -54,7 +55,7 @@ def test_it_is_built_once(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_edited_and_damaged_packages_are_built_again(saved: Path) -> None:
     folder = Path(package_of_checkpoint(saved).__file__).parent
-    for damage in (lambda: (folder / "network.py").write_text("1 / 0"), lambda: (folder / "manifest.json").unlink()):
+    for damage in (lambda: (folder / "model.py").write_text("1 / 0"), lambda: (folder / "manifest.json").unlink()):
         damage()
         assert package_of_checkpoint(saved).Model(seed=0).NAME == "hipnn"
 
@@ -121,7 +122,7 @@ def test_commands_take_a_checkpoint_for_its_spec(
     assert shown[0] == shown[1]
     assert shown[0][0] == 0
     assert cli.main(["build", str(saved), "--out", str(tmp_path)]) == 0
-    assert (tmp_path / "hipnn" / "network.py").read_bytes() == (GENERATED / "hipnn" / "network.py").read_bytes()
+    assert (tmp_path / "hipnn" / "model.py").read_bytes() == (GENERATED / "hipnn" / "model.py").read_bytes()
     capsys.readouterr()
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(saved.read_bytes()[:100])

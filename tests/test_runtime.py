@@ -186,8 +186,8 @@ def test_a_refreshed_package_is_what_a_build_gives(handed_out, capsys):
 
 def test_a_refresh_leaves_what_was_printed_and_the_numbers(handed_out):
     """What was edited by hand, and what another version has printed, too."""
-    network = handed_out / "network.py"
-    network.write_text(network.read_text(encoding="utf-8") + "# edited\r\n", encoding="utf-8", newline="")
+    edited = handed_out / "invariants.py"
+    edited.write_text(edited.read_text(encoding="utf-8") + "# edited\r\n", encoding="utf-8", newline="")
     _change(handed_out, lambda manifest: manifest.update(tensorgraph_version="0.0.1"))
     before = {path.name: path.read_bytes() for path in handed_out.iterdir() if path.suffix in (".py", ".c", ".yaml")}
     found = []
@@ -247,10 +247,10 @@ REFUSED = {
         "_runtime/mine.py was not written by tensorgraph",
     ),
     "a link": (
-        lambda package: ((package / "layers.py").unlink(), (package / "layers.py").symlink_to(package / "network.py")),
-        "layers.py was not written by tensorgraph",
+        lambda package: ((package / "model.py").unlink(), (package / "model.py").symlink_to(package / "invariants.py")),
+        "model.py was not written by tensorgraph",
     ),
-    "a missing file": (lambda package: (package / "layers.py").unlink(), "layers.py: No such file or directory; `tens"),
+    "a missing file": (lambda package: (package / "model.py").unlink(), "model.py: No such file or directory; `tens"),
     "a path that leads out": (
         lambda package: _change(package, lambda manifest: manifest["files"].append("../spec.yaml")),
         "'../spec.yaml' is no path of a package's file",
@@ -259,7 +259,7 @@ REFUSED = {
         lambda package: _change(package, lambda manifest: manifest.update(files=3)),
         "is no package of tensorgraph",
     ),
-    "no text": (lambda package: (package / "layers.py").write_bytes(b"\xff\xfe"), "cannot read "),
+    "no text": (lambda package: (package / "model.py").write_bytes(b"\xff\xfe"), "cannot read "),
     "another name": (
         lambda package: _change(package, lambda manifest: manifest.update(name="other")),
         "holds the package other",

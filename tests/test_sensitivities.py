@@ -12,8 +12,8 @@ from tensorgraph.battery.switching import runtime_modules
 from tests.helpers import TOLERANCE, assert_close, assert_equal_bits, devices, quiet, with_threads
 from tests.helpers import values_and_derivatives as results
 
-sensitivities = hiphop5.layers.SENSITIVITIES
-native, module = hiphop5._runtime.native, hiphop5._runtime.sensitivities
+sensitivities = hiphop5.model.sensitivities
+native, module = hiphop5._runtime.native, hiphop5._runtime.pointwise
 
 
 def arguments(n_pairs: int, n_functions: int = 20, dtype: torch.dtype = torch.float64, device: str = "cpu"):
@@ -54,9 +54,9 @@ def test_finite_differences():
 def test_blocks_join_without_a_seam(pairs, compiled, monkeypatch):
     given = arguments(50)
     expected = results(reference, given, 2)
-    for runtime in runtime_modules("sensitivities"):  # operators belong to the copy that was imported first
+    for runtime in runtime_modules("pointwise"):  # operators belong to the copy that was imported first
         monkeypatch.setattr(runtime, "BLOCK", pairs)
-        monkeypatch.setattr(runtime, "BLOCK_NUMBERS", 20 * pairs)
+        monkeypatch.setattr(runtime, "BLOCK_ELEMENTS", 20 * pairs)
     for runtime in runtime_modules("native") if not compiled else ():
         monkeypatch.setattr(runtime, "run", lambda *_, **__: False)
     assert_close(results(sensitivities, given, 2), expected, 1e-12)
@@ -94,17 +94,15 @@ def drawn(n_pairs: int, n_functions: int, dtype: torch.dtype) -> tuple[Tensor, .
     """What the programs take: forward the first two, backward three, double backward all five."""
     radial, mu, sigma = arguments(n_pairs, n_functions, dtype)
     generator = torch.Generator().manual_seed(1)
-    shapes = ((n_pairs, n_functions), (n_pairs, 2), (2, n_functions))
+    shapes = ((n_pairs, 1, n_functions), (n_pairs, 2), (2, n_functions))
     cotangents = (torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes)
     return (radial, torch.stack([1 / mu, sigma]), *cotangents)
 
 
 def of_module(name: str, program: str, given: tuple[Tensor, ...]) -> list[Tensor]:
-    """What a printed module's function gives, with values as the operators have them."""
-    function = getattr(importlib.import_module(f"{hiphop5.__name__}.sensitivities_{name}"), program)
-    found = function(*given[:2], *(grad.unsqueeze(1) for grad in given[2:3]), *given[3:])
-    found = found if isinstance(found, tuple) else (found,)
-    return [tensor.squeeze(1) if tensor.dim() == 3 else tensor for tensor in found]
+    """What a printed module's function gives."""
+    found = getattr(importlib.import_module(f"{hiphop5.__name__}.sensitivities_{name}"), program)(*given)
+    return list(found) if isinstance(found, tuple) else [found]
 
 
 sizes = pytest.mark.parametrize(("n_pairs", "n_functions"), [(0, 20), (5, 0), (1, 1), (7, 20), (100, 33)])
@@ -179,7 +177,7 @@ def test_registrations_are_sound():
     """PyTorch's own checks: schema, fake tensors, autograd registration, ahead-of-time dispatch."""
     radial, mu, sigma = arguments(6, 4)
     first = [radial.requires_grad_(), torch.stack([1 / mu, sigma]).requires_grad_()]
-    grad, *seconds = (torch.randn(s, dtype=torch.float64).requires_grad_() for s in ((6, 4), (6, 2), (2, 4)))
+    grad, *seconds = (torch.randn(s, dtype=torch.float64).requires_grad_() for s in ((6, 1, 4), (6, 2), (2, 4)))
     torch.library.opcheck(sensitivities.forward, tuple(first))
     torch.library.opcheck(sensitivities.backward, (*first, grad))
     torch.library.opcheck(sensitivities.double_backward, (*first, grad, *seconds))

@@ -10,7 +10,7 @@ from . import architecture
 from ._runtime.operators import check_transforms
 from ._runtime.programs import Programs
 
-PROGRAMS = Programs(__package__, "tensors", 3, architecture.N_COMPONENTS)
+PROGRAMS = Programs(__package__, "tensors", 3, (architecture.MAX_RANK + 1) ** 2)
 
 
 def tensor_components(unit_vectors: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ copy of the runtime is switched, for the whole process, until the context ends.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -18,9 +19,6 @@ from unittest.mock import patch
 
 Dispatch = Callable[[str, str, ModuleType, tuple[Any, ...], Callable[[], Any]], Any]
 """What runs a program: see `dispatch` in `runtime/operators.py`."""
-
-DISPATCHING = ("moments", "pairs", "programs", "sensitivities")
-"""The runtime's modules whose operators are run by it."""
 
 
 @dataclass
@@ -73,12 +71,13 @@ def c_programs(allowed: bool = True) -> Iterator[Ran]:
 def programs_by(stand_in: Callable[[Dispatch], Dispatch]) -> Iterator[None]:
     """What the stand-in makes of the runtime's own `dispatch` runs all programs."""
     with ExitStack() as stack:
-        for module in (module for name in DISPATCHING for module in runtime_modules(name)):
-            stack.enter_context(patch.object(module, "dispatch", stand_in(module.dispatch)))
+        for module in runtime_modules():
+            if hasattr(module, "dispatch") and not module.__name__.endswith(".operators"):
+                stack.enter_context(patch.object(module, "dispatch", stand_in(module.dispatch)))
         yield
 
 
-def runtime_modules(name: str) -> list[ModuleType]:
-    """The modules of this name of all copies of the runtime that are imported: of packages, and the compiler's own."""
-    endings = (f"._runtime.{name}", f"tensorgraph.runtime.{name}")
-    return [module for full, module in list(sys.modules.items()) if full.endswith(endings)]
+def runtime_modules(name: str = "") -> list[ModuleType]:
+    """The modules, or those of a name, of all copies of the runtime that are imported: of packages, and our own."""
+    found = {full: re.search(r"(?:\._|^tensorgraph\.)runtime\.(\w+)$", full) for full in list(sys.modules)}
+    return [sys.modules[full] for full, match in found.items() if match and name in ("", match[1])]

@@ -22,6 +22,8 @@ from tensorgraph.network import (
     Layer,
     Normalise,
     Parameter,
+    Part,
+    Place,
     Pointwise,
     Statement,
     Term,
@@ -29,20 +31,51 @@ from tensorgraph.network import (
 )
 from tensorgraph.network.arrays import RUNNING
 from tensorgraph.network.weights import Constant, Equidistant, Normal, Uniform
+from tensorgraph.scalar import ArrayRef, Axes
 
 SPECIES = "species"
 """The name of the index space of one-hot features: the sums over neighbours of each species are moments."""
 
 
-POINTWISE = {
-    "unit_vectors": "pairs.unit_vectors",
-    "radial": "pairs.radial",
-    "tensors": "tensor_components({0})",
-    "invariants": "invariants({0})",
-    "sensitivities": "sensitivities({0}, {1}, {2})",
-    "softplus": "softplus({0})",
-}
-"""How the scalar programs of a network are called, with ``{0}``, ``{1}``, … for their arrays."""
+GEOMETRY = {"unit_vectors": "pairs.unit_vectors", "radial": "pairs.radial", "distance": "pairs.distance"}
+"""What the runtime computes of all pairs, by the names of the programs that say what it is."""
+
+TORCH = {"softplus": "softplus({0})", "silu": "silu({0})", "tanh": "torch.tanh({0})", "sigmoid": "torch.sigmoid({0})"}
+"""Programs for which PyTorch has a function."""
+
+
+def own_programs(layer: Layer) -> dict[str, Pointwise]:
+    """The statements whose scalar programs are printed in files of their own, one for each program, by its name."""
+    found: dict[str, Pointwise] = {}
+    for inner in layer.layers():
+        for statement in inner.body:
+            if isinstance(statement, Pointwise) and str(statement.program) not in (*GEOMETRY, *TORCH):
+                found.setdefault(str(statement.program), statement)
+    return found
+
+
+def definitions(layer: Layer) -> list[str]:
+    """The operators of printed programs that have no module of their own, as lines of a module."""
+    lines = []
+    for name, statement in own_programs(layer).items():
+        refs = (*statement.program.inputs, *statement.program.outputs)
+        if name == "sensitivities":
+            lines.append("sensitivities = Sensitivities(__package__)")
+        elif name in ("tensors", "invariants"):
+            continue
+        elif all(ref.axes is Axes.BOTH for ref in refs):
+            sizes = ", ".join(str(ref.size) for ref in refs)
+            domain = ", positive=True" if name == "radial_functions" else ""
+            lines.append(f'{name} = Programs(__package__, "{name}", {sizes}{domain}).forward')
+        else:
+            *inputs, output = map(_operand, refs)
+            lines += wrapped(f'{name} = Pointwise(__package__, "{name}", (', inputs, f"), {output})")
+    return lines
+
+
+def _operand(ref: ArrayRef) -> str:
+    rows, columns = ref.axes is not Axes.COLUMNS, ref.axes is not Axes.ROWS
+    return f"Operand({ref.size}, rows={rows}, columns={columns})"
 
 
 def print_model(layer: Layer, attributes: Mapping[str, Any]) -> str:
@@ -77,13 +110,14 @@ class _Class:
                 yield from _children(attribute, [m for m in members if not isinstance(m, Parameter)])
 
     def methods(self) -> Iterator[str]:
-        """The stages that have a method of their own, and what is done with them."""
+        """The stages that have a method of their own, each read by the next alone, and what is done with the last."""
         done: list[Statement] = []
+        calls: list[str] = []
         for name, array in self.layer.stages:
             needed = _needed(self.layer, [array], done)
-            yield from self.method(name, needed, (array,))
+            yield from self.method(name, needed, (array,), calls)
             done += needed
-        calls = [f"{array.name} = self.{name}({self.arguments()})" for name, array in self.layer.stages]
+            calls = [f"{array.name} = self.{name}({self.arguments()})"]
         rest = [statement for statement in self.layer.body if statement not in done]
         yield from self.method("forward", rest, self.layer.outputs, calls)
 
@@ -125,13 +159,41 @@ class _Class:
 
     @line.register
     def _(self, statement: Pointwise) -> list[str]:
-        call = POINTWISE[str(statement.program)].format(*map(self.name, statement.sources))
-        return [f"{statement.results[0].name} = {call}"]
+        return [f"{statement.results[0].name} = {self.called(statement)}"]
+
+    def called(self, statement: Pointwise) -> str:
+        """A scalar program, run: over rows and columns, or over rows alone, which are those of one column then."""
+        name, sources = str(statement.program), list(map(self.name, statement.sources))
+        if builtin := {**GEOMETRY, **TORCH}.get(name):
+            return builtin.format(*sources)
+        if name in ("tensors", "sensitivities"):
+            return f"{'tensor_components' if name == 'tensors' else name}({', '.join(sources)})"
+        if statement.columns is None:
+            flat = [
+                f"{x}.flatten(1)" if len(a.spaces) > 2 else x for x, a in zip(sources, statement.sources, strict=True)
+            ]
+            return f"{name}({', '.join(f'{x}.unsqueeze(2)' for x in flat)}).squeeze(2)"
+        return f"{name}({', '.join(sources)})"
 
     @line.register
     def _(self, statement: Normalise) -> list[str]:
         names = ", ".join(map(self.name, statement.sources))
         return [f"{statement.result.name} = normalised({names})"]
+
+    @line.register
+    def _(self, statement: Part) -> list[str]:
+        taken = f"{statement.source.name}[:, {statement.start} : {statement.start + statement.size}]"
+        inner = [str(space.extent) for space in statement.inner]
+        shaped = "" if len(inner) == 1 else f".unflatten(1, ({', '.join(inner)}))" if inner else ".squeeze(1)"
+        return [f"{statement.result.name} = {taken}{shaped}"]
+
+    @line.register
+    def _(self, statement: Place) -> list[str]:
+        part, rest = statement.of, len(statement.result.spaces) - 2
+        name, inner = statement.source.name, len(part.inner)
+        flat = f"{name}.unsqueeze(1)" if not inner else name if inner == 1 else f"{name}.flatten(1, {inner})"
+        behind = statement.result.spaces[1].extent - part.start - part.size
+        return [f"{statement.result.name} = pad({flat}, ({'0, 0, ' * rest}{part.start}, {behind}))"]
 
     @line.register
     def _(self, statement: Contract) -> list[str]:
@@ -169,7 +231,8 @@ class _Class:
 
     def matrices(self, term: Term, result: Factor) -> tuple[str, str, str] | None:
         """A term as a product of two matrices, and the shape that the product is brought to; None where it is none."""
-        if len(term.factors) != 2 or term.coefficient != 1 or "p" in term.letters or "j" in term.letters:
+        over_pairs = "p" in term.letters and ("p" not in result.letters or {"i", "j"} & set(term.letters))
+        if len(term.factors) != 2 or term.coefficient != 1 or over_pairs or "j" in term.letters:
             return None
         for left, right in (term.factors, term.factors[::-1]):
             rows = [x for x in left.letters if x not in right.letters]
@@ -240,17 +303,19 @@ class _Class:
 
     def einsum(self, term: Term, result: Factor) -> str:
         """Over gathered rows, summed to their atoms where pairs are."""
-        pairs = "p" in term.letters
+        pairs = "p" in term.letters or "p" in result.letters
         names, letters = [], []
         for factor in term.factors:
             name = self.name(factor.array)
-            for letter, end in (("i", "target"), ("j", "source")):
-                if pairs and letter in factor.letters:
-                    name += f".index_select({factor.letters.index(letter)}, pairs.index.{end})"
+            if pairs and factor.letters[:1] == "j":
+                name = f"pairs.of_neighbours({name})"
+            elif pairs and factor.letters[:1] == "i":
+                name = f"pairs.of_centres({name})"
             names.append(name)
             letters.append(factor.letters.replace("i", "p").replace("j", "p") if pairs else factor.letters)
         wanted = result.letters.replace("i", "p") if pairs else result.letters
-        text = f'torch.einsum("{",".join(letters)}->{wanted}", {", ".join(names)})'
+        alone = len(letters) == 1 and letters[0] == wanted
+        text = names[0] if alone else f'torch.einsum("{",".join(letters)}->{wanted}", {", ".join(names)})'
         if pairs and "p" not in result.letters:
             text = f"pairs.sum({text})"
         return text if term.coefficient == 1 else f"{float(term.coefficient)!r} * {text}"

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from importlib import resources
+from math import isqrt
 from typing import Any
 
 import tensorgraph
-from tensorgraph.algebra import Layout
-from tensorgraph.basis import Basis
-from tensorgraph.contractions import ContractionProgram
-from tensorgraph.emit import c, pytorch, triton
-from tensorgraph.emit.model import print_model
+from tensorgraph.algebra import Layout, components
+from tensorgraph.algebra.tensors import component_name
+from tensorgraph.basis import Basis, Invariant
+from tensorgraph.contractions import ContractionProgram, Output
+from tensorgraph.emit.model import definitions, print_model
 from tensorgraph.emit.printing import Commentary
 from tensorgraph.emit.runtime import manifest_text, runtime_entry, runtime_files
+from tensorgraph.emit.targets import TARGETS
 from tensorgraph.emit.writing import PackageText
 from tensorgraph.network import Layer
+from tensorgraph.network.bases import BasisProgram
 from tensorgraph.scalar import Derivatives, StraightLine
 from tensorgraph.spec import NetworkSpec, Spec
 from tensorgraph.spec.elements import ATOMIC_NUMBERS
+from tensorgraph.spec.general import GeneralSpec
 
 INVARIANT_TEMPLATES = ("invariants.py", "tensors.py")
 INVARIANT_EXPORTS = ("invariants", "tensor_components")
@@ -52,15 +57,27 @@ Pairs p are of a central atom i and its neighbour j; T are the tensors of direct
 """
 '''
 
+GENERAL_HEAD = '''\
+"""A potential as PyTorch modules: above every line the equation that it computes.
+
+Pairs p are of a central atom i and its neighbour j; T are the tensors of directions, [r̂…r̂]_0; z0 is one for the species
+of an atom. Units: Å and eV.
+"""
+'''
+
 MODEL_IMPORTS = {
+    "pad": "from torch.nn.functional import pad",
+    "silu": "from torch.nn.functional import silu",
     "softplus": "from torch.nn.functional import softplus",
     "architecture": "\nfrom . import architecture",
     "Geometry": "from ._runtime.geometry import Geometry",
     "Weights, linear, normal, normalised, uniform": "from ._runtime.modules import {}",
     "moments": "from ._runtime.moments import moments",
     "environment": "from ._runtime.pairs import environment",
+    "Operand, Pointwise": "from ._runtime.pointwise import {}",
+    "Programs": "from ._runtime.programs import Programs",
     "Potential": "from ._runtime.potential import Potential",
-    "sensitivities": "from ._runtime.sensitivities import Sensitivities",
+    "Sensitivities": "from ._runtime.sensitivities import Sensitivities",
     "invariants": "from .invariants import invariants",
     "tensor_components": "from .tensors import tensor_components",
 }
@@ -68,34 +85,33 @@ MODEL_IMPORTS = {
 
 
 def emit_package(
-    spec: Spec,
-    basis: Basis,
-    contractions: ContractionProgram,
-    programs: Derivatives[StraightLine],
-    tensors: Derivatives[StraightLine],
-    sensitivities: Derivatives[StraightLine],
+    spec: Spec | GeneralSpec,
+    bases: Sequence[BasisProgram],
+    programs: Mapping[str, Derivatives[StraightLine]],
     network: Layer | None,
 ) -> PackageText:
-    """The package of a spec, as text; equal specs give equal bytes."""
-    printed = {
-        **_printed("invariants", programs, _invariants_commentary(basis, contractions)),
-        **_printed("tensors", tensors, _tensors_commentary(basis.layout)),
-        **{name: _template(name) for name in INVARIANT_TEMPLATES},
-    }
+    """The package of a spec, as text; equal specs give equal bytes.
+
+    ``bases`` are those of the layers, the package's own first; ``programs`` what is printed beside them, by stem.
+    """
+    printed = {name: _template(name) for name in INVARIANT_TEMPLATES}
+    for one in bases:
+        printed |= _printed(one.stem, one.instructions, _invariants_commentary(one.basis, one.contractions))
+    for stem, program in programs.items():
+        printed |= _printed(stem, program, _commentary(stem, program))
     if network is not None:
-        printed |= _printed("sensitivities", sensitivities, SENSITIVITIES)
-        printed["model.py"] = _model_module(network, basis)
-    printed["architecture.py"] = _architecture_module(spec, basis)
-    printed["__init__.py"] = _init_module(spec, basis)
+        printed["model.py"] = _model_module(spec, network, bases[0].basis)
+    printed["architecture.py"] = _architecture_module(spec, bases[0], programs)
+    printed["__init__.py"] = _init_module(spec, bases[0].basis, network)
     files = {
         name: _header(spec, "//" if name.endswith(".c") else "#") + text for name, text in printed.items()
     } | runtime_files()
     files["spec.yaml"] = spec.to_yaml()
-    files["manifest.json"] = _manifest(spec, basis, programs, sorted([*files, "manifest.json"]))
+    files["manifest.json"] = _manifest(spec, bases, sorted([*files, "manifest.json"]))
     return PackageText(spec.name, tuple(sorted(files.items())))
 
 
-def _header(spec: Spec, comment: str) -> str:
+def _header(spec: Spec | GeneralSpec, comment: str) -> str:
     return (
         f"{comment} {spec.name}: generated by tensorgraph {tensorgraph.__version__} from the spec with digest\n"
         f"{comment} {spec.digest}.\n"
@@ -103,7 +119,7 @@ def _header(spec: Spec, comment: str) -> str:
     )
 
 
-def regeneration_command(spec: Spec) -> str:
+def regeneration_command(spec: Spec | GeneralSpec) -> str:
     """What rebuilds a package in place, in the folder that holds it."""
     return f"tensorgraph build {spec.name}/spec.yaml --out ."
 
@@ -115,11 +131,7 @@ def _template(name: str) -> str:
 
 def _printed(stem: str, programs: Derivatives[StraightLine], commentary: Commentary) -> dict[str, str]:
     """Programs for every target, by file."""
-    return {
-        f"{stem}_torch.py": pytorch.print_programs(programs, commentary),
-        f"{stem}_cpu.c": c.print_programs(programs, commentary),
-        f"{stem}_triton.py": triton.print_programs(programs, commentary),
-    }
+    return {f"{stem}{ending}": printed(programs, commentary) for ending, printed in TARGETS.items()}
 
 
 def _invariants_commentary(basis: Basis, contractions: ContractionProgram) -> Commentary:
@@ -132,26 +144,59 @@ def _invariants_commentary(basis: Basis, contractions: ContractionProgram) -> Co
     if contractions.steps:
         lines += ["", "Contractions, shared by all invariants:"]
         lines += ["    " + line for line in str(contractions).splitlines()[:-1]]
+    names = [
+        name for i, output in zip(basis.invariants, contractions.outputs, strict=True) for name in _named(i, output)
+    ]
     labels = {
-        "invariants": [f"{i.name} = {i.graph.formula}" for i in basis.invariants],
+        "invariants": [f"{name} = {formula}" for name, formula in names],
         "grad_features": [f"with respect to {name}" for name in basis.layout.names],
-        "grad_grad_invariants": [f"with respect to the cotangent of {i.name}" for i in basis.invariants],
+        "grad_grad_invariants": [f"with respect to the cotangent of {name}" for name, _ in names],
     }
     return Commentary("The invariants and their derivatives", "\n".join(lines), labels)
 
 
-def _tensors_commentary(layout: Layout) -> Commentary:
-    names = list(layout.names)
-    labels = {
-        "components": names,
-        "grad_unit_vectors": [f"with respect to {axis}" for axis in "xyz"],
-        "grad_grad_components": [f"with respect to the cotangent of {name}" for name in names],
-    }
-    notes = f"Components of [r̂…r̂]_0, the traceless part of the powers of a direction, of ranks 0 to {layout.max_rank}."
-    return Commentary("Symmetric traceless tensors of directions and their derivatives", notes, labels)
+def _named(invariant: Invariant, output: Output) -> list[tuple[str, str]]:
+    """Name and formula of each element of an output: one, or the components of its rank."""
+    if not output.rank:
+        return [(invariant.name, invariant.graph.formula)]
+    elements = map(component_name, components(output.rank))
+    return [(f"{invariant.name}.{element}", invariant.graph.formula) for element in elements]
 
 
-def _model_module(network: Layer, basis: Basis) -> str:
+def _commentary(stem: str, programs: Derivatives[StraightLine]) -> Commentary:
+    """What a reader of printed programs is told: of tensors and sensitivities by name, of others element by element."""
+    if stem == "sensitivities":
+        return SENSITIVITIES
+    labels = {array.name: [f"element {k}" for k in range(array.size)] for line in programs for array in line.outputs}
+    if stem == "tensors":
+        names = list(Layout.full(isqrt(programs.forward.outputs[0].size) - 1).names)
+        labels = {
+            "components": names,
+            "grad_unit_vectors": [f"with respect to {axis}" for axis in "xyz"],
+            "grad_grad_components": [f"with respect to the cotangent of {name}" for name in names],
+        }
+        ranks = f"ranks 0 to {isqrt(len(names)) - 1}"
+        notes = f"Components of [r̂…r̂]_0, the traceless part of the powers of a direction, of {ranks}."
+        return Commentary("Symmetric traceless tensors of directions and their derivatives", notes, labels)
+    subject, notes = OTHERS[stem.split("_")[0]]
+    return Commentary(subject, notes, labels)
+
+
+OTHERS = {
+    "radial": (
+        "Radial functions of a distance and their derivatives",
+        "All functions of one pair, from its distance in Å; exactly zero beyond the cutoff.",
+    ),
+    "messages": (
+        "Messages of pairs and their derivatives",
+        "Couplings of the tensors of a direction with a neighbour's features, each times its radial weight, summed\n"
+        "over all couplings to the same rank.",
+    ),
+}
+"""Subject and notes of other programs, by the first word of their stem."""
+
+
+def _model_module(spec: Spec | GeneralSpec, network: Layer, basis: Basis) -> str:
     """The network as PyTorch modules, below what they import."""
     attributes = {
         "NAME": "architecture.NAME",
@@ -160,26 +205,35 @@ def _model_module(network: Layer, basis: Basis) -> str:
         "CUTOFF": "architecture.CUTOFF",
         "BASIS": json.dumps(f"{len(basis)} invariants of ranks up to {basis.max_rank}"),
     }
-    text = print_model(network, attributes)
-    imports = ["import torch", "from torch import Tensor"]
+    text, made = print_model(network, attributes), definitions(network)
+    imports, whole = ["import torch", "from torch import Tensor"], "\n".join([*made, text])
     for names, line in MODEL_IMPORTS.items():
-        used = [name for name in names.split(", ") if re.search(rf"(?<![.\w]){name}(?![\w ])", text)]
+        used = [name for name in names.split(", ") if re.search(rf"(?<![.\w]){name}(?![\w ])", whole)]
         imports += [line.format(", ".join(used))] if used else []
-    made = "\nsensitivities = Sensitivities(__package__)\n"
-    return "\n".join([MODEL_HEAD, *imports, made, "", text])
+    head = GENERAL_HEAD if isinstance(spec, GeneralSpec) else MODEL_HEAD
+    return "\n".join([head, *imports, "", *made, "", "", text])
 
 
-def _architecture_module(spec: Spec, basis: Basis) -> str:
-    """Constants that the templates read; every value is validated and printed by ``repr``."""
+def _architecture_module(
+    spec: Spec | GeneralSpec, basis: BasisProgram, programs: Mapping[str, Derivatives[StraightLine]]
+) -> str:
+    """Constants of the package; every value is validated and printed by ``repr``."""
+    line = basis.instructions.forward
     constants: dict[str, Any] = {
         "NAME": spec.name,
         "SPEC_DIGEST": spec.digest,
-        "MAX_RANK": basis.max_rank,
-        "N_COMPONENTS": basis.components,
-        "N_INVARIANTS": len(basis),
-        "INVARIANTS": tuple(invariant.name for invariant in basis.invariants),
+        "MAX_RANK": isqrt(programs["tensors"].forward.outputs[0].size) - 1,
+        "N_COMPONENTS": line.inputs[0].size,
+        "N_INVARIANTS": line.outputs[0].size,
+        "INVARIANTS": tuple(invariant.name for invariant in basis.basis.invariants),
     }
-    if spec.network is not None:
+    if isinstance(spec, GeneralSpec):
+        constants |= {
+            "SPECIES": tuple((symbol, ATOMIC_NUMBERS[symbol]) for symbol in spec.species),
+            "FEATURES": spec.layers[0].density.channels,
+            "CUTOFF": float(spec.radial.cutoff),
+        }
+    elif spec.network is not None:
         constants |= _network_constants(spec.network)
     lines = [f"{name} = {_repr(value)}" for name, value in constants.items()]
     return '"""What the spec asks for, as constants. Lengths in Å."""\n\n' + "\n".join(lines) + "\n"
@@ -208,10 +262,10 @@ def _repr(value: Any) -> str:
     return repr(value)
 
 
-def _init_module(spec: Spec, basis: Basis) -> str:
-    names = [*INVARIANT_EXPORTS, *(NETWORK_EXPORTS if spec.network is not None else ())]
+def _init_module(spec: Spec | GeneralSpec, basis: Basis, network: Layer | None) -> str:
+    names = [*INVARIANT_EXPORTS, *(NETWORK_EXPORTS if network is not None else ())]
     imports = ["from .invariants import invariants"]
-    if spec.network is not None:
+    if network is not None:
         imports.insert(0, "from ._runtime.potential import EnergyAndForces, Prediction")
         imports.append("from .model import Model")
     imports.append("from .tensors import tensor_components")
@@ -222,15 +276,20 @@ def _init_module(spec: Spec, basis: Basis) -> str:
     )
 
 
-def _manifest(spec: Spec, basis: Basis, programs: Derivatives[StraightLine], files: list[str]) -> str:
+def _manifest(spec: Spec | GeneralSpec, bases: Sequence[BasisProgram], files: list[str]) -> str:
+    first, *others = ({"basis": one.basis.to_json(), "operations": _operations(one.instructions)} for one in bases)
     content = {
         "name": spec.name,
         "spec_digest": spec.digest,
         "tensorgraph_version": tensorgraph.__version__,
-        "basis": basis.to_json(),
-        "operations": {name: line.operations.total for name, line in programs._asdict().items()},
+        **first,
+        **({"later_layers": others} if others else {}),
         "spec": json.loads(spec.canonical_json()),
         "runtime": runtime_entry(),
         "files": files,
     }
     return manifest_text(content)
+
+
+def _operations(programs: Derivatives[StraightLine]) -> dict[str, int]:
+    return {name: line.operations.total for name, line in programs._asdict().items()}

@@ -9,7 +9,7 @@ from typing import Any
 from tensorgraph.compiler import Compilation
 from tensorgraph.emit.triton_tiles import TILE
 from tensorgraph.scalar import Axes, Derivatives, StraightLine
-from tensorgraph.spec import NetworkSpec
+from tensorgraph.spec import NetworkSpec, Spec
 
 SENSITIVITIES, PAIRS, MOMENTS = "sensitivities_triton.py", "_runtime/pairs_triton.py", "_runtime/moments_triton.py"
 MODULES = (SENSITIVITIES, PAIRS, MOMENTS, "_runtime/__init__.py", "_runtime/launching.py")
@@ -66,12 +66,12 @@ class PairKernel:
 
 def pair_kernels(compilation: Compilation, channels: int) -> tuple[PairKernel, ...]:
     """All launches of a spec's pair operators; none where it has no network."""
-    network = compilation.spec.network
+    network = compilation.spec.network if isinstance(compilation.spec, Spec) else None
     if network is None:
         return ()
     components, functions = compilation.basis.components, network.sensitivity.functions
     return (
-        *_sensitivities(compilation.sensitivities, functions),
+        *_sensitivities(compilation.programs["sensitivities"], functions),
         *_environment(components, functions, channels),
         *_moments(components, network),
     )

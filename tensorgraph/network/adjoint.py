@@ -19,6 +19,8 @@ from tensorgraph.network.statements import (
     Normalise,
     NormaliseAdjoint,
     Parameter,
+    Part,
+    Place,
     Pointwise,
     Statement,
 )
@@ -96,6 +98,13 @@ class _Reverse:
                 cotangent = self.total(statement.result)
                 parts = tuple(self.part(array) for array in statement.sources)
                 self.body.append(NormaliseAdjoint(statement, cotangent, parts))
+            case Part():
+                cotangent = self.total(statement.result)
+                self.body.append(Place(statement, self.part(statement.source), cotangent))
+            case Place():
+                self.body.append(
+                    replace(statement.of, result=self.part(statement.source), source=self.total(statement.result))
+                )
             case Call():
                 self.call(statement)
             case _:

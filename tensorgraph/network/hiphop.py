@@ -12,12 +12,12 @@ from math import sqrt
 
 from tensorgraph.network.arrays import ATOM, PAIR, Array, Space, Term
 from tensorgraph.network.pairs import (
-    lower_inverse_gaussians,
     lower_pointwise,
     lower_radial,
     lower_tensor_components,
     lower_unit_vectors,
 )
+from tensorgraph.network.radial import lower_inverse_gaussians
 from tensorgraph.network.statements import (
     Call,
     Child,
@@ -91,7 +91,7 @@ def hiphop(spec: NetworkSpec, max_rank: int, invariants: Derivatives[ScalarProgr
     return layer
 
 
-def _linear(
+def linear(
     name: str, n_out: Space, n_in: Space, symbols: str, bias: bool = True, xavier: bool = False
 ) -> list[Parameter]:
     """Weights of a linear layer: variance 2 / (n_in + n_out) (xavier), or uniform up to 1/√n_in; biases likewise."""
@@ -101,7 +101,7 @@ def _linear(
     return [*found, Parameter(Array(f"{name}.bias", (n_out,), symbols[1]), Uniform(bound))] if bias else found
 
 
-def _applied(parameters: list[Parameter], z: Array) -> tuple[Term, ...]:
+def applied(parameters: list[Parameter], z: Array) -> tuple[Term, ...]:
     """The terms of a linear layer with the indices ``i, a`` of its result."""
     weight, *bias = (parameter.array for parameter in parameters)
     return (weight["ab"] * z["ib"], *(Term((array["a"],)) for array in bias))
@@ -141,10 +141,10 @@ def _interacting(sizes: _Sizes, n_in: Space, number: int) -> Layer:
 def _atom_layer(sizes: _Sizes) -> Layer:
     """A linear layer, activated."""
     z, x = Array("z", (ATOM, sizes.features)), Array("x", (ATOM, sizes.features))
-    own = _linear("layer", sizes.features, sizes.features, "WB", xavier=True)
+    own = linear("layer", sizes.features, sizes.features, "WB", xavier=True)
     members, body, result = _activated(sizes, x, z)
     title = "z' = R softplus(W z + B) + z" if sizes.spec.residual else "z' = softplus(W z + B)"
-    first = Contract(x["ia"], _applied(own, z))
+    first = Contract(x["ia"], applied(own, z))
     return Layer("AtomLayer", title, (z,), (result,), (*own, *members), (first, *body))
 
 
@@ -156,11 +156,11 @@ def _activated(sizes: _Sizes, x: Array, z: Array) -> tuple[list[Member], list[St
     if not sizes.spec.residual:
         return [], [Pointwise(softplus, (result,), (x,), ATOM, out)], result
     body: list[Statement] = [Pointwise(softplus, (hidden,), (x,), ATOM, out)]
-    outer = _linear("outer", out, out, "Rr")
+    outer = linear("outer", out, out, "Rr")
     same = z.spaces[1].size == out.size
-    skip = [] if same else _linear("skip", out, z.spaces[1], "A", bias=False)
-    skipped = (Term((z["ia"],)),) if same else _applied(skip, z)
-    body.append(Contract(result["ia"], (*_applied(outer, hidden), *skipped)))
+    skip = [] if same else linear("skip", out, z.spaces[1], "A", bias=False)
+    skipped = (Term((z["ia"],)),) if same else applied(skip, z)
+    body.append(Contract(result["ia"], (*applied(outer, hidden), *skipped)))
     return [*outer, *skip], body, result
 
 
@@ -182,7 +182,7 @@ def _interaction(sizes: _Sizes, n_in: Space, number: int) -> Layer:
         ),
         Contract(around["ima"], (density,)),
     ]
-    own = _applied([m for m in members if m.name.startswith("self_interaction")], z)
+    own = applied([m for m in members if m.name.startswith("self_interaction")], z)
     x, values = Array("x", (ATOM, out)), Array("I", (ATOM, sizes.invariants, out))
     if not sizes.tensorial:
         body.append(Contract(x["ia"], (Term((around["ima"],)), *own)))
@@ -209,7 +209,7 @@ def _interaction_members(sizes: _Sizes, n_in: Space) -> list[Parameter]:
         Parameter(Array("sensitivity.mu", (functions,), "μ"), spread),
         Parameter(Array("sensitivity.sigma", (functions,), "σ"), Constant(2 * spec.soft_min * functions.extent)),
         Parameter(Array("weights", (functions, out, n_in), "V"), weights),
-        *_linear("self_interaction", out, n_in, "WB", xavier=True),
+        *linear("self_interaction", out, n_in, "WB", xavier=True),
     ]
     if sizes.tensorial and sizes.spec.group_norm:
         shape = (sizes.invariants, out)
@@ -226,8 +226,8 @@ def _heads(sizes: _Sizes) -> Layer:
     z = [Array("z0", (ATOM, sizes.species))]
     z += [Array(f"z{k + 1}", (ATOM, sizes.features)) for k in range(sizes.spec.interactions)]
     terms = [Array(f"energy_{k}", (ATOM,)) for k in range(len(z))]
-    members = [_linear("of_species", OUT, sizes.species, "w", bias=False)]
-    members += [_linear(f"of_blocks.{k}", OUT, sizes.features, "wb") for k in range(sizes.spec.interactions)]
-    body = (Contract(e["i"], _applied(own, array)) for e, own, array in zip(terms, members, z, strict=True))
+    members = [linear("of_species", OUT, sizes.species, "w", bias=False)]
+    members += [linear(f"of_blocks.{k}", OUT, sizes.features, "wb") for k in range(sizes.spec.interactions)]
+    body = (Contract(e["i"], applied(own, array)) for e, own, array in zip(terms, members, z, strict=True))
     title = "Ê^n_i = w_n z^n_i + b_n for each stage n of the features, z^0 the species"
     return Layer("EnergyHeads", title, tuple(z), tuple(terms), tuple(p for own in members for p in own), tuple(body))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tensorgraph.network.arrays import ATOM, PAIR, Array, Factor, Space, Term
-from tensorgraph.network.statements import Call, Contract, Layer, Normalise, NormaliseAdjoint, Pointwise
+from tensorgraph.network.statements import Call, Contract, Layer, Normalise, NormaliseAdjoint, Part, Place, Pointwise
 from tensorgraph.scalar import evaluate
 
 Values = NDArray[np.float64]
@@ -86,6 +86,20 @@ class _Interpreter:
         centred = slope - slope.mean(-1, keepdims=True) - normal * (slope * normal).mean(-1, keepdims=True)
         found = (inverse * centred, (cotangent * normal).sum(0), cotangent.sum(0))
         self.values.update(zip((array.name for array in statement.results), found, strict=True))
+
+    @run.register
+    def _(self, statement: Part) -> None:
+        taken = self.values[statement.source.name][:, statement.start : statement.start + statement.size]
+        shape = [self.count(space) for space in statement.result.spaces]
+        self.values[statement.result.name] = taken.reshape(shape)
+
+    @run.register
+    def _(self, statement: Place) -> None:
+        start, size = statement.of.start, statement.of.size
+        whole = np.zeros([self.count(space) for space in statement.result.spaces])
+        source = self.values[statement.source.name]
+        whole[:, start : start + size] = source.reshape(source.shape[0], size, *whole.shape[2:])
+        self.values[statement.result.name] = whole
 
     @run.register
     def _(self, statement: Call) -> None:

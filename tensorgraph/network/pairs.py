@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from tensorgraph.algebra import components, projection
-from tensorgraph.scalar import ArrayRef, Axes, Builder, Derivatives, Linear, ScalarProgram
+from tensorgraph.scalar import ArrayRef, Builder, Derivatives, Linear, ScalarProgram
 from tensorgraph.scalar.derivatives import Argument, derived
 
 
@@ -35,36 +35,6 @@ def _monomial(builder: Builder, axes: Sequence[Linear], exponents: Sequence[int]
     return result
 
 
-def lower_sensitivities() -> Derivatives[ScalarProgram]:
-    """``exp(−½ σ² (u − κ)²) · c`` for rows of pairs and columns of functions, and its derivatives.
-
-    ``radial`` holds u, the inverse distance, and c, the cutoff function; ``parameters`` κ, where u is most sensitive,
-    and σ (Lubbers, Smith and Barros, J. Chem. Phys. 148, 241715, 2018, eq. 5, with κ = 1/μ).
-    """
-    builder = Builder()
-    radial = Argument.of(builder, ArrayRef("radial", 2, Axes.ROWS))
-    parameters = Argument.of(builder, ArrayRef("parameters", 2, Axes.COLUMNS))
-    value = _inverse_gaussian(builder, radial.elements, parameters.elements)
-    return derived(builder, [radial, parameters], ArrayRef("sensitivities", 1), [value])
-
-
-def lower_inverse_gaussians() -> Derivatives[ScalarProgram]:
-    """The same as `lower_sensitivities` with μ and σ apart, as they are trained."""
-    builder = Builder()
-    radial = Argument.of(builder, ArrayRef("radial", 2, Axes.ROWS))
-    mu, sigma = (Argument.of(builder, ArrayRef(name, 1, Axes.COLUMNS)) for name in ("mu", "sigma"))
-    center = builder.apply("reciprocal", mu.elements[0])
-    value = _inverse_gaussian(builder, radial.elements, (center, sigma.elements[0]))
-    return derived(builder, [radial, mu, sigma], ArrayRef("sensitivities", 1), [value])
-
-
-def _inverse_gaussian(builder: Builder, radial: Sequence[Linear], parameters: Sequence[Linear]) -> Linear:
-    (inverse_distance, cutoff), (center, sigma) = radial, parameters
-    scaled = builder.product(sigma, builder.sum([inverse_distance, -center]))
-    gaussian = builder.apply("exp", builder.product(scaled, scaled).scaled(Fraction(-1, 2)))
-    return builder.product(gaussian, cutoff)
-
-
 def lower_unit_vectors() -> Derivatives[ScalarProgram]:
     """From displacements in Å to directions, ``x / |x|``."""
     builder = Builder()
@@ -86,11 +56,20 @@ def lower_radial(cutoff: float) -> Derivatives[ScalarProgram]:
 
 
 def lower_pointwise(function: str) -> Derivatives[ScalarProgram]:
-    """A function of one variable, by its name in the table of the scalar programs."""
+    """A function of one variable: ``silu``, or one by its name in the table of the scalar programs."""
     builder = Builder()
-    x = Argument.of(builder, ArrayRef("x", 1))
-    return derived(builder, [x], ArrayRef("y", 1), [builder.apply(function, x.elements[0])])
+    argument = Argument.of(builder, ArrayRef("x", 1))
+    (x,) = argument.elements
+    value = builder.product(x, builder.apply("sigmoid", x)) if function == "silu" else builder.apply(function, x)
+    return derived(builder, [argument], ArrayRef("y", 1), [value])
 
 
 def _distance(builder: Builder, displacement: Sequence[Linear]) -> Linear:
     return builder.apply("sqrt", builder.sum(builder.product(x, x) for x in displacement))
+
+
+def lower_distance() -> Derivatives[ScalarProgram]:
+    """From displacements in Å to distances in Å."""
+    builder = Builder()
+    displacement = Argument.of(builder, ArrayRef("displacements", 3))
+    return derived(builder, [displacement], ArrayRef("distance", 1), [_distance(builder, displacement.elements)])

@@ -1,14 +1,16 @@
 """A network as data: layers made of few kinds of statements, each a frozen value that prints as its equation.
 
 Scope: ``Contract`` (sums of products, gathers and sums over pairs included), ``Pointwise`` (a scalar program for every
-row and column), ``Normalise`` (over the last axis), and ``Call`` (of a layer with weights of its own). A statement
-makes each of its results once, from what is there. Not in scope: loops, branches, anything that depends on values.
+row and column), ``Normalise`` (over the last axis), ``Part`` (of the elements of an array), and ``Call`` (of a layer
+with weights of its own). A statement makes each of its results once, from what is there. Not in scope: loops, branches,
+anything that depends on values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import prod
 
 from tensorgraph.network.arrays import PAIR, RUNNING, Array, Factor, Space, Term
 from tensorgraph.network.weights import Initial
@@ -51,9 +53,9 @@ class Contract:
         return f"{self.result} = " + " + ".join(map(self._text, self.terms))
 
     def _text(self, term: Term) -> str:
-        summed = ",".join(
-            x for x in term.letters if x not in self.result.letters and not (x in "ij" and "p" in term.letters)
-        )
+        over_pairs = "p" in (*term.letters, *self.result.letters)
+        free = self.result.letters + ("ij" if over_pairs else "")
+        summed = ",".join(letter for letter in term.letters if letter not in free)
         return (f"Σ_{summed} " if summed else "") + str(term)
 
 
@@ -88,7 +90,7 @@ class Program:
 class Pointwise:
     """A scalar program for every row and column; without ``columns`` there is one.
 
-    An array of the program's size has an axis for its elements between those of rows and columns, none where it is one.
+    The axes between those of rows and columns count the elements of an array of the program; none count one.
     """
 
     program: Program
@@ -112,7 +114,7 @@ class Pointwise:
         rows = () if ref.axes is Axes.COLUMNS else (self.rows,)
         columns = () if ref.axes is Axes.ROWS or self.columns is None else (self.columns,)
         inner = array.spaces[len(rows) : len(array.spaces) - len(columns)]
-        fits = [space.size for space in inner] == ([] if ref.size == 1 and not inner else [ref.size])
+        fits = prod(space.extent for space in inner) == ref.size
         return array.spaces if fits and array.spaces == (*rows, *inner, *columns) else None
 
     def __str__(self) -> str:
@@ -148,6 +150,73 @@ class Normalise:
     def __str__(self) -> str:
         over, names = self.source.spaces[-1].name, [array.symbol or array.name for array in self.sources]
         return f"{self.result.symbol or self.result.name} = normalised({names[0]} over {over}) {names[1]} + {names[2]}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the elements of the second axis of an array, from ``start`` on, in one axis or several."""
+
+    result: Array
+    source: Array
+    start: int
+
+    @property
+    def results(self) -> tuple[Array, ...]:
+        """The array that it makes."""
+        return (self.result,)
+
+    @property
+    def sources(self) -> tuple[Array, ...]:
+        """The array that it reads."""
+        return (self.source,)
+
+    @property
+    def size(self) -> int:
+        """How many elements are taken."""
+        return prod(space.extent for space in self.inner)
+
+    @property
+    def inner(self) -> tuple[Space, ...]:
+        """The axes that count the elements in the result."""
+        return self.result.spaces[1 : len(self.result.spaces) - len(self.source.spaces) + 2]
+
+    def verify(self) -> None:
+        """Raises ValueError where there are no such elements."""
+        whole, own = self.source.spaces, self.result.spaces
+        if own != (whole[0], *self.inner, *whole[2:]) or self.start + self.size > whole[1].extent:
+            raise ValueError(f"{self.source} has no such part, in {self}")
+
+    def __str__(self) -> str:
+        return f"{self.result.name} = {self.source.name}[:, {self.start}:{self.start + self.size}]"
+
+
+@dataclass(frozen=True)
+class Place:
+    """The adjoint of a ``Part``: an array that is zero but for the part."""
+
+    of: Part
+    result: Array
+    source: Array
+
+    @property
+    def results(self) -> tuple[Array, ...]:
+        """The array that it makes."""
+        return (self.result,)
+
+    @property
+    def sources(self) -> tuple[Array, ...]:
+        """The array that it reads."""
+        return (self.source,)
+
+    def verify(self) -> None:
+        """Raises ValueError where the axes are not those of the part."""
+        if (self.result.spaces, self.source.spaces) != (self.of.source.spaces, self.of.result.spaces):
+            raise ValueError(f"the arrays of {self} have other axes")
+
+    def __str__(self) -> str:
+        return (
+            f"{self.result.name} = 0 but for [:, {self.of.start}:{self.of.start + self.of.size}] = {self.source.name}"
+        )
 
 
 @dataclass(frozen=True)
@@ -213,7 +282,7 @@ class Call:
         return f"{made} = {self.child.path}({read})"
 
 
-Statement = Contract | Pointwise | Normalise | NormaliseAdjoint | Call
+Statement = Contract | Pointwise | Normalise | NormaliseAdjoint | Part | Place | Call
 Member = Parameter | Child
 
 
@@ -222,7 +291,7 @@ class Layer:
     """Statements with weights: from inputs to outputs; ``members`` stand in the order in which weights are drawn.
 
     ``title`` says what it computes, as an equation with its source; ``stages`` are arrays that printed forms also give
-    by themselves, from the layer's inputs, each with a name for that.
+    by themselves, from the layer's inputs, each with a name for that; what is made of one is made of the next.
     """
 
     name: str
@@ -309,6 +378,19 @@ def reads_neighbours(layer: Layer) -> bool:
 
 
 __all__ = [
-    "RUNNING", "Call", "Child", "Contract", "Layer", "Normalise", "NormaliseAdjoint", "Parameter", "Pointwise",
-    "Program", "Statement", "knows_pairs", "reads_neighbours",
+    "RUNNING",
+    "Call",
+    "Child",
+    "Contract",
+    "Layer",
+    "Normalise",
+    "NormaliseAdjoint",
+    "Parameter",
+    "Part",
+    "Place",
+    "Pointwise",
+    "Program",
+    "Statement",
+    "knows_pairs",
+    "reads_neighbours",
 ]  # fmt: skip

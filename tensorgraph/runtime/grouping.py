@@ -34,6 +34,10 @@ class Grouping:
         """[n_rows, n] -> [n_groups, n]; differentiable to any order."""
         return _sum_operator(rows, self.group_of_row, self.starts, self.order)
 
+    def spread(self, values: Tensor) -> Tensor:
+        """[n_groups, n] -> [n_rows, n], the value of each row's group; differentiable to any order."""
+        return _spread_operator(values, self.group_of_row, self.starts, self.order)
+
 
 def _sorted(keys: Tensor) -> bool:
     """Whether the keys are known to be sorted; on a GPU an answer would be waited for, in a graph it would be fixed."""

@@ -150,6 +150,11 @@ body order 5: 23,000 values of rank 6 take 20 s, 50,000 of rank 7 take 45 s. Pro
 overflow a GPU's registers."""
 
 
+LARGEST_INTEGER = 2**40
+"""Of the coefficients of a sum without their common factor: beyond it, as for lengths that are floats, that would leave
+the range of float32."""
+
+
 class Builder:
     """Makes values, each once. The only place where nodes come from; simplification happens here.
 
@@ -305,8 +310,10 @@ def _times(coefficient: Fraction, value: Any) -> Any:
 
 
 def _common_factor(coefficients: Sequence[Fraction]) -> Fraction:
-    """The largest rational that divides all into integers, with the sign of the first."""
+    """The largest rational that divides all into integers, with the sign of the first, or the first of wild ones."""
     factor = Fraction(gcd(*(c.numerator for c in coefficients)), lcm(*(c.denominator for c in coefficients)))
+    if max(map(abs, coefficients)) > LARGEST_INTEGER * factor:
+        return coefficients[0]
     return factor if coefficients[0] > 0 else -factor
 
 

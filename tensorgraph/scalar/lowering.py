@@ -19,7 +19,7 @@ def lower_invariants(program: ContractionProgram) -> Derivatives[ScalarProgram]:
     builder = Builder()
     features = Argument.of(builder, ArrayRef("features", program.layout.size))
     values = contracted(builder, program, features.elements)
-    outputs = [_closed(builder, program, values, output) for output in program.outputs]
+    outputs = [closed(builder, program, values, output) for output in program.outputs]
 
     def gradient(cotangents: Sequence[Linear]) -> Sequence[Linear]:
         remaining = iter(cotangents)
@@ -30,7 +30,7 @@ def lower_invariants(program: ContractionProgram) -> Derivatives[ScalarProgram]:
     return derived(builder, [features], ArrayRef("invariants", len(flat)), flat, gradient)
 
 
-def _closed(
+def closed(
     builder: Builder, program: ContractionProgram, values: Sequence[Elements], output: Output
 ) -> tuple[Linear, ...]:
     """The elements of an output: one of an invariant, the independent components where it has a rank."""

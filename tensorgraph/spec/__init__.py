@@ -2,7 +2,7 @@
 
 from tensorgraph.spec.degree import DegreeSpec
 from tensorgraph.spec.general import AnySpec, GeneralSpec
-from tensorgraph.spec.loading import line_of, load_short_form, load_spec, parse_spec, spec_schema
+from tensorgraph.spec.loading import line_of, load_spec, parse_spec, spec_schema
 from tensorgraph.spec.model import BasisSpec, NetworkSpec, SensitivitySpec, Spec
 from tensorgraph.spec.sections import BasisLayerSpec, DensitySpec, LayerSpec, RadialSpec, ReadoutSpec, UpdateSpec
 
@@ -21,7 +21,6 @@ __all__ = [
     "Spec",
     "UpdateSpec",
     "line_of",
-    "load_short_form",
     "load_spec",
     "parse_spec",
     "spec_schema",

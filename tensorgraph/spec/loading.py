@@ -43,15 +43,6 @@ def _form(source: Located, file: str) -> type[Spec] | type[GeneralSpec]:
     return GeneralSpec if own & source.value.keys() else Spec
 
 
-def load_short_form(path: str | PathLike[str]) -> Spec:
-    """The spec in the YAML file at `path`. Raises SpecError for a general one too, which nothing compiles yet."""
-    spec = load_spec(path)
-    if isinstance(spec, Spec):
-        return spec
-    raise SpecError(fspath(path), line_of(path, ("layers",)), "specs with the key `layers` are validated, but not "
-                    "compiled yet; allowed: a spec with the key basis")  # fmt: skip
-
-
 def line_of(path: str | PathLike[str], keys: Keys) -> int:
     """The line of the spec file at `path` on which the value at `keys` is given. Raises SpecError."""
     file = fspath(path)

@@ -16,7 +16,7 @@ from tensorgraph.model.labels import LabelChoice
 from tensorgraph.model.loading import load_package
 from tensorgraph.neighbours.arguments import DTYPES
 from tensorgraph.potential import load_model, package_of_checkpoint, package_of_spec
-from tensorgraph.spec import load_short_form
+from tensorgraph.spec import load_spec
 from tensorgraph.training.batches import epoch_batches, ordered_batches
 from tensorgraph.training.config import BatchConfig, TrainConfig
 from tensorgraph.training.samples import Samples
@@ -64,7 +64,7 @@ def subject_of(path: str) -> Subject:
     elif os.path.isdir(path):
         package = load_package(path)
     else:
-        package = package_of_spec(load_short_form(path))
+        package = package_of_spec(load_spec(path))
     if not hasattr(package, "Model"):
         raise PackageError(f"{path} has no network, and so nothing to train; allowed: a spec with the key network")
     return Subject(package, checkpoint)

@@ -22,9 +22,16 @@ RUNTIME = sources.digest(sources.runtime())
 
 
 def operator(
-    name: str, implementation: Callable, fake: Callable, vjp: Callable, printed: Mapping[str, bytes] | None = None
+    name: str,
+    implementation: Callable,
+    fake: Callable,
+    vjp: Callable,
+    printed: Mapping[str, bytes] | None = None,
+    schema: str = "",
 ):
     """The registered operator of this name, made of the runtime and of what was printed for it.
+
+    `schema` says what the implementation takes and gives where its annotations do not.
 
     Its namespace is a digest of that code: equal operators share a name, others do not. A package whose operator is
     registered already, by itself or by another one, takes that: they are equal.
@@ -33,7 +40,7 @@ def operator(
     namespace = getattr(torch.ops, f"tensorgraph_{code}")
     if not hasattr(namespace, name):
         qualified = f"tensorgraph_{code}::{name}"
-        schema = torch.library.infer_schema(implementation, mutates_args=())
+        schema = schema or torch.library.infer_schema(implementation, mutates_args=())
         torch.library.define(qualified, schema, tags=torch.Tag.pt2_compliant_tag)
         torch.library.impl(qualified, "default", implementation)
         torch.library.register_fake(qualified, fake)

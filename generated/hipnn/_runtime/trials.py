@@ -6,6 +6,7 @@ Sizes are odd, so that vectors have tails and threads unequal shares; numbers co
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,12 +24,18 @@ LEAST_SCALE = 1e-3
 """Of an element, beside the largest of its result: what is small by cancellation has the rounding of large numbers."""
 
 
-def of_programs(implementations: Mapping[str, Callable], n_inputs: int, n_outputs: int) -> Trial:
-    """Of printed programs `forward`, `backward` and `double_backward` over atoms and channels."""
+def of_programs(
+    implementations: Mapping[str, Callable], n_inputs: int, n_outputs: int, positive: bool = False
+) -> Trial:
+    """Of printed programs `forward`, `backward` and `double_backward` over atoms and channels.
+
+    `positive` inputs are between 1 and 5, as distances are in Å.
+    """
 
     def problem(name: str, macros: Mapping[str, int]) -> Problem:
         shapes = [(ATOMS, size, CHANNELS) for size in (n_inputs, n_outputs, n_inputs)]
-        return implementations[name], _random(shapes[: 1 + list(implementations).index(name)])
+        inputs, *cotangents = _random(shapes[: 1 + list(implementations).index(name)])
+        return implementations[name], (3 + 2 * inputs if positive else inputs, *cotangents)
 
     return problem
 
@@ -64,15 +71,16 @@ def of_moments(implementations: Mapping[str, Callable]) -> Trial:
     return problem
 
 
-def of_sensitivities(implementations: Mapping[str, Callable]) -> Trial:
-    """Of the sensitivities `forward`, `backward` and `double_backward`; some distances are too far to count."""
+def of_pointwise(implementations: Mapping[str, Callable], operands: Callable[[str], Sequence[Any]]) -> Trial:
+    """Of printed programs over rows and columns; what has rows alone is large in some: distances too far to count."""
 
     def problem(name: str, macros: Mapping[str, int]) -> Problem:
-        columns = macros["COLUMNS"]
-        radial, parameters = (PAIRS, 2), (2, columns)
-        shapes = [radial, parameters, (PAIRS, columns), radial, parameters]
-        given = _random(shapes[: (2, 3, 5)[list(implementations).index(name)]])
-        given[0][::7] *= 20
+        arrays = operands(name)
+        given = _random([operand.shape(PAIRS, macros["COLUMNS"]) for operand in arrays])
+        for tensor, operand in zip(given, arrays, strict=True):
+            if not operand.columns:
+                tensor[::7] *= 20
+                break
         return implementations[name], given
 
     return problem

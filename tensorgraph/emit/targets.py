@@ -1,0 +1,18 @@
+"""The targets that scalar programs are printed for: the ending of a file's name, and the printer of its text.
+
+To add a target is to add a row to ``TARGETS``: every program of every package is then printed for it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tensorgraph.emit import c, pytorch, triton
+from tensorgraph.emit.printing import Commentary
+from tensorgraph.scalar import Derivatives, StraightLine
+
+TARGETS: dict[str, Callable[[Derivatives[StraightLine], Commentary], str]] = {
+    "_torch.py": pytorch.print_programs,
+    "_cpu.c": c.print_programs,
+    "_triton.py": triton.print_programs,
+}
