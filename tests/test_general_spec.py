@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
+from tensorgraph import cli, potential
 from tensorgraph.errors import SpecError
 from tensorgraph.spec import (
     BasisLayerSpec,
@@ -224,6 +225,20 @@ def test_lines_of_parts_of_lists(tmp_path: Path) -> None:
     assert line_of(path, ("layers", 1, "update")) == 16
     assert "layers" in dotted_keys(GeneralSpec)
     assert not any(key.startswith("layers.") for key in dotted_keys(GeneralSpec))
+
+
+def test_a_checkpoint_may_hold_a_general_spec(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(potential, "spec_of_checkpoint", lambda path: parse_spec(MTP).canonical_json())
+    assert potential.read_spec("m.safetensors") == parse_spec(MTP)
+
+
+def test_commands_report_a_wrong_one_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mtp1.yaml"
+    path.write_text(MTP.replace("max_rank: 4", "max_rank: 9"))
+    assert cli.main(["build", str(path), "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error == f"{path}:9: `layers[0].density.max_rank` is 9; allowed: an integer from 0 to 8\n"
+    assert not (tmp_path / "mtp1").exists()
 
 
 def test_the_page_lists_every_key() -> None:
