@@ -15,10 +15,10 @@ from tensorgraph.network.bases import BasisProgram
 from tensorgraph.network.build import potential
 from tensorgraph.network.hiphop import INTERACTIONS, hiphop
 from tensorgraph.network.orders import LayerPlan, contracted_in_order, plan_layers
-from tensorgraph.network.pairs import lower_sensitivities, lower_tensor_components
+from tensorgraph.network.pairs import lower_tensor_components
+from tensorgraph.network.radial import lower_sensitivities
 from tensorgraph.scalar import Derivatives, ScalarProgram, StraightLine, scheduled
-from tensorgraph.spec import BasisSpec, NetworkSpec, Spec
-from tensorgraph.spec.general import GeneralSpec, LayerSpec
+from tensorgraph.spec import AnySpec, BasisSpec, GeneralSpec, LayerSpec, NetworkSpec, Spec
 
 Tell = Callable[[str], None]
 """A listener to progress."""
@@ -37,7 +37,7 @@ class Compilation:
         package: the files.
     """
 
-    spec: Spec | GeneralSpec
+    spec: AnySpec
     bases: tuple[BasisProgram, ...]
     programs: Mapping[str, Derivatives[StraightLine]]
     layers: tuple[LayerPlan, ...]
@@ -68,7 +68,7 @@ class Compilation:
         return f"{self.basis}\n\n{self.contractions}"
 
 
-def compile_spec(spec: Spec | GeneralSpec, tell: Tell = lambda _: None) -> Compilation:
+def compile_spec(spec: AnySpec, tell: Tell = lambda _: None) -> Compilation:
     """Compiles a spec; nothing is written to disk and torch is not imported. ``tell`` is told what goes on."""
     if isinstance(spec, GeneralSpec):
         return _general(spec, tell)
@@ -121,7 +121,7 @@ def _layer_basis(spec: GeneralSpec, layer: LayerSpec, tell: Tell) -> Basis:
 
 
 def _packaged(
-    spec: Spec | GeneralSpec,
+    spec: AnySpec,
     bases: tuple[BasisProgram, ...],
     max_rank: int,
     layers: Sequence[LayerPlan],
@@ -143,3 +143,10 @@ def _packaged(
 def derive_basis(basis: BasisSpec, tell: Tell = lambda _: None) -> Basis:
     """The basis that a spec in the short form asks for."""
     return derive(basis.family, basis.body_order, basis.max_rank, tell=tell)
+
+
+def derive_bases(spec: AnySpec, tell: Tell = lambda _: None) -> tuple[Basis, ...]:
+    """The bases of a spec: one in the short form; in the general form those of the layers, equal ones once."""
+    if isinstance(spec, Spec):
+        return (derive_basis(spec.basis, tell),)
+    return tuple(dict.fromkeys(_layer_basis(spec, layer, tell) for layer in spec.layers))

@@ -26,13 +26,13 @@ from tensorgraph.emit.writing import write_package
 from tensorgraph.errors import BudgetError, CheckpointError, PackageError, SpecError
 from tensorgraph.model.checkpoint import load_checkpoint, spec_of_checkpoint
 from tensorgraph.model.loading import load_package
-from tensorgraph.spec import Spec, parse_spec
+from tensorgraph.spec import AnySpec, parse_spec
 
 WEIGHTS = "model.safetensors"
 """The name of the checkpoint that training writes into the folder of a run."""
 
 
-def read_spec(path: str | Path) -> Spec:
+def read_spec(path: str | Path) -> AnySpec:
     """The spec inside the checkpoint at `path`.
 
     Raises CheckpointError for a file that is not a checkpoint, or whose spec is not valid or has no network.
@@ -42,7 +42,7 @@ def read_spec(path: str | Path) -> Spec:
         spec = parse_spec(text, "spec")
     except SpecError as error:
         raise CheckpointError(f"{path} holds a spec that is not valid: {error}") from None
-    if spec.network is None:
+    if not spec.has_model:
         raise CheckpointError(f"{path} holds a spec without a network, which has no weights")
     if spec.canonical_json() != text:
         raise CheckpointError(
@@ -61,7 +61,7 @@ def package_of_checkpoint(path: str | Path) -> ModuleType:
     return package_of_spec(read_spec(path))
 
 
-def package_of_spec(spec: Spec) -> ModuleType:
+def package_of_spec(spec: AnySpec) -> ModuleType:
     """The package of a spec, built into the cache if it is not there yet.
 
     Raises CheckpointError for a spec that is too large to build, and PackageError where the cache cannot be written or
@@ -141,7 +141,7 @@ def _by_seed(folder: Path) -> tuple[int, str]:
     return int(seed) if seed.isdecimal() else -1, seed
 
 
-def _built(spec: Spec) -> Path:
+def _built(spec: AnySpec) -> Path:
     """The folder of the package of `spec` in the cache; one that is damaged or was edited is built again."""
     out = _own_folder(_own_folder(_cache_folder()) / _identity(spec))
     target, seal = out / spec.name, out / "sha256"
@@ -172,7 +172,7 @@ def _content_digest(package: Path) -> str:
     return total.hexdigest()
 
 
-def _identity(spec: Spec) -> str:
+def _identity(spec: AnySpec) -> str:
     return f"{spec.name}-{hashlib.sha256(f'{spec.digest} {_compiler_digest()}'.encode()).hexdigest()[:24]}"
 
 

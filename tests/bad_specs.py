@@ -60,6 +60,11 @@ BAD = {
         10,
         "`network.species` holds H",
     ),
+    "one of many is no symbol": (
+        NAME + BASIS + "network:\n  species:\n    - H\n    - Xx\n",
+        9,
+        "`network.species[1]` is 'Xx'",
+    ),
     "species empty": (
         NAME + BASIS + NETWORK.replace("H, C", ""),
         7,

@@ -24,7 +24,7 @@ BESIDE = {
     "potential": {"errors", "atomic", "spec", "compiler", "emit", "model", "neighbours"},
     "evaluation": {"errors", "atomic", "dataset", "potential", "model", "neighbours"},
     "hippynn": {"errors", "manifest", "spec", "graphs", "algebra", "potential", "model", "neighbours"},
-    "battery": {"errors", "manifest", "basis", "model", "neighbours", "potential"},
+    "battery": {"errors", "manifest", "algebra", "basis", "model", "neighbours", "potential"},
     "calculator": {"errors", "model", "neighbours", "potential"},
     "committee": {"calculator", "potential", "model", "neighbours"},
     "torch_sim": {"errors", "model", "neighbours", "calculator"},

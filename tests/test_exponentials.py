@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tensorgraph.network.pairs import lower_sensitivities
+from tensorgraph.network.radial import lower_sensitivities
 from tensorgraph.scalar import (
     ArrayRef,
     Axes,

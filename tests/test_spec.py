@@ -164,9 +164,9 @@ def test_schema_agrees_with_the_models() -> None:
         assert list(section["properties"]) == list(model.model_fields)
         assert section["additionalProperties"] is False
         assert all("title" in key and "description" in key for key in section["properties"].values())
-    assert schema["required"] == ["name", "basis"]
+    assert schema["$defs"]["Spec"]["required"] == ["name", "basis"]
     assert schema["$defs"]["NetworkSpec"]["properties"]["species"]["items"]["enum"] == list(SYMBOLS)
-    assert "null" not in str(schema["properties"]["network"])
+    assert "null" not in str(schema["$defs"]["Spec"]["properties"]["network"])
 
 
 def test_elements() -> None:

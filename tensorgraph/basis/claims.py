@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from tensorgraph.algebra import PRIMES, Layout, Points, component_count
-from tensorgraph.basis.rule import Degree, Rule
+from tensorgraph.basis.rule import FAMILIES, Degree, Rule
 from tensorgraph.basis.types import tensor_key
 from tensorgraph.errors import PackageError
 from tensorgraph.graphs import Kind, Multigraph
@@ -107,8 +107,14 @@ class _Certificate(_Strict):
     strata: tuple[RankClaim, ...]
 
 
+def _known_family(name: str) -> str:
+    if name not in FAMILIES:
+        raise ValueError(f"{name!r} is no family")
+    return name
+
+
 class _Basis(_Strict):
-    family: Literal["hiphop", "flexible", "independent", "connected", "linear", "products"]
+    family: Annotated[str, AfterValidator(_known_family)]
     body_order: Annotated[int, Field(ge=2, le=7)] | Literal["complete"]
     vertices: Annotated[int, Field(ge=1, le=64)]
     max_rank: Annotated[int, Field(ge=0, le=16)]

@@ -15,6 +15,7 @@ from typing import Literal
 from tensorgraph.algebra import Layout, component_count, orbit_dimension
 from tensorgraph.errors import BudgetError
 from tensorgraph.graphs import Kind, as_kinds
+from tensorgraph.spec import names
 
 Stratum = tuple[Kind, ...]
 
@@ -174,3 +175,17 @@ FAMILIES: dict[str, Family] = {
     "linear": Family("all", "linear combinations"),
     "products": Family("all", "nothing"),
 }
+
+
+def add_family(name: str, family: Family) -> None:
+    """One more preset, for specs of both forms and for `derive`. Raises ValueError for a name that is taken.
+
+    Where all graphs are candidates, a degree may limit it and its outputs may have ranks, as those of ``linear``.
+    """
+    names.FAMILIES.add(name)
+    if family.candidates == "connected":
+        names.SHORT_FAMILIES.add(name)
+    else:
+        names.GRADED.add(name)
+        names.COVARIANT.add(name)
+    FAMILIES[name] = family

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 
+from tensorgraph.algebra import embedding
 from tensorgraph.basis.verification import verify_basis
 from tensorgraph.battery.bounds import BOUNDS
 from tensorgraph.battery.check import Check, worst
@@ -31,21 +34,23 @@ def check_certificate(package: ModuleType) -> tuple[Check, ...]:
 
 
 def check_invariants(package: ModuleType, device: torch.device, dtype: torch.dtype) -> Check:
-    """The invariants of random environments stay when their directions are rotated or reflected.
+    """The invariants of random environments stay when their directions are rotated or reflected, and so do the norms of
+    outputs with rank.
 
-    Relative to the largest value of each invariant, for their orders differ.
+    Relative to the largest value of each, for their orders differ.
     """
     random = np.random.default_rng(SEED)
+    basis = read_manifest(package_directory(package)).get("basis", {})
+    components, colours = (basis["max_rank"] + 1) ** 2, basis.get("colours", 1)
     directions = random.normal(size=(ENVIRONMENTS, NEIGHBOURS, 3))
     directions /= np.linalg.norm(directions, axis=2, keepdims=True)
-    weights = random.normal(size=(ENVIRONMENTS, NEIGHBOURS, CHANNELS))
+    weights = torch.as_tensor(random.normal(size=(ENVIRONMENTS, NEIGHBOURS, colours, CHANNELS))).to(device, dtype)
 
     def values(turn: np.ndarray) -> np.ndarray:
         unit = torch.as_tensor((directions @ turn.T).reshape(-1, 3)).to(device, dtype)
-        components = package.tensor_components(unit).unflatten(0, (ENVIRONMENTS, NEIGHBOURS))
-        features = torch.einsum("anm,anc->amc", components, torch.as_tensor(weights).to(device, dtype))
-        found: np.ndarray = package.invariants(features).double().cpu().numpy()
-        return found
+        tensors = package.tensor_components(unit)[:, :components].unflatten(0, (ENVIRONMENTS, NEIGHBOURS))
+        features = torch.einsum("anm,anuc->aumc", tensors, weights).flatten(1, 2)
+        return _norms(package.invariants(features).double().cpu().numpy(), basis["invariants"])
 
     before = values(np.eye(3))
     size = np.abs(before).max(axis=(0, 2))
@@ -56,3 +61,15 @@ def check_invariants(package: ModuleType, device: torch.device, dtype: torch.dty
         found |= {f"{name}, {kind}": float(value) for name, value in zip(names, change, strict=True)}
     bound = BOUNDS["invariants: rotation and reflection"]
     return worst("invariants: rotation and reflection", found, bound.of(dtype), bound.unit)
+
+
+def _norms(values: np.ndarray, outputs: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """One number for each output, ``[n_atoms, n_outputs, channels]``: its value, or the norm of its tensor."""
+    found, start = [], 0
+    for output in outputs:
+        rank = output["ranks"][output["probe"]] if "probe" in output else 0
+        outer = embedding(rank).reshape(-1, 2 * rank + 1)
+        elements = values[:, start : start + 2 * rank + 1]
+        found.append(elements[:, 0] if not rank else np.linalg.norm(np.einsum("em,amc->aec", outer, elements), axis=1))
+        start += 2 * rank + 1
+    return np.stack(found, axis=1)

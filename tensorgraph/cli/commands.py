@@ -57,19 +57,23 @@ def refresh(arguments: argparse.Namespace) -> int:
 
 
 def show(arguments: argparse.Namespace) -> int:
-    from tensorgraph.compiler import derive_basis
+    from tensorgraph.compiler import derive_bases
     from tensorgraph.network.orders import plan_layers
     from tensorgraph.reports.tables import show_table
+    from tensorgraph.spec import Spec
 
     if arguments.neighbours is not None and not 0 < arguments.neighbours < 10**6:
         return fail(f"tensorgraph: --neighbours is {arguments.neighbours}; allowed: 1 to 999999", 2)
     spec = load(arguments.spec)
-    basis = within_budget(arguments.spec, lambda tell: derive_basis(spec.basis, tell))
-    layers = plan_layers(spec, arguments.neighbours)
+    basis, *later = within_budget(arguments.spec, lambda tell: derive_bases(spec, tell))
+    layers = plan_layers(spec, arguments.neighbours) if isinstance(spec, Spec) else ()
     if arguments.json:
-        print(json.dumps(basis.to_json() | {"layers": [plan.to_json() for plan in layers]}, indent=2))
+        more = {"later_layers": [one.to_json() for one in later]} if later else {}
+        print(json.dumps(basis.to_json() | {"layers": [plan.to_json() for plan in layers]} | more, indent=2))
     else:
         print_table(show_table(basis, layers))
+        for one in later:
+            print_table(show_table(one))
     return 0
 
 
@@ -187,6 +191,7 @@ def atlas(arguments: argparse.Namespace) -> int:
 
 def import_hippynn(arguments: argparse.Namespace) -> int:
     from tensorgraph.hippynn import import_hippynn
+    from tensorgraph.spec import GeneralSpec
 
     given = {key: value for key in ("species", "name") if (value := getattr(arguments, key)) is not None}
     if arguments.spec is not None and given:
@@ -194,6 +199,8 @@ def import_hippynn(arguments: argparse.Namespace) -> int:
     if "species" in given:
         given["species"] = tuple(given["species"].replace(",", " ").split())
     spec = None if arguments.spec is None else load(arguments.spec)
+    if isinstance(spec, GeneralSpec):
+        return fail(f"tensorgraph: {arguments.spec} has layers; allowed: a spec with basis and network", 2)
     refuse_all_but_files(arguments.out)
     options = {"cutoff": arguments.cutoff, "energy_unit": arguments.energy_unit, **given}
     imported = import_hippynn(arguments.file, arguments.out, spec, **options)

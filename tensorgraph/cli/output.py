@@ -13,7 +13,7 @@ from tensorgraph.errors import BudgetError, CheckpointError, SpecError, TensorGr
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tensorgraph.spec import Spec
+    from tensorgraph.spec import AnySpec
 
 Result = TypeVar("Result")
 
@@ -26,7 +26,7 @@ def fail(message: str, status: int) -> int:
     return status
 
 
-def load(file: str) -> "Spec":
+def load(file: str) -> "AnySpec":
     """The spec in a YAML file, or the one inside a checkpoint."""
     if file.endswith(CHECKPOINT):
         from tensorgraph.potential import read_spec
@@ -40,9 +40,9 @@ def load(file: str) -> "Spec":
 def within_budget(file: str, work: Callable[[Callable[[str], None]], Result]) -> Result:
     """What `work` gives, its progress shown where stderr is a terminal.
 
-    A basis too large to derive is a mistake in the spec, told with the line of its body order.
+    A basis too large to derive is a mistake in the spec, reported with the line of its body order, or of its layers.
     """
-    from tensorgraph.spec import line_of
+    from tensorgraph.spec import GeneralSpec, line_of, load_spec
 
     try:
         with progress() as tell:
@@ -50,7 +50,8 @@ def within_budget(file: str, work: Callable[[Callable[[str], None]], Result]) ->
     except BudgetError as error:
         if file.endswith(CHECKPOINT):
             raise CheckpointError(f"{file}: {error}") from None
-        raise SpecError(file, line_of(file, ("basis", "body_order")), str(error)) from None
+        keys = ("layers",) if isinstance(load_spec(file), GeneralSpec) else ("basis", "body_order")
+        raise SpecError(file, line_of(file, keys), str(error)) from None
 
 
 @contextmanager

@@ -65,7 +65,8 @@ def definitions(layer: Layer) -> list[str]:
             continue
         elif all(ref.axes is Axes.BOTH for ref in refs):
             sizes = ", ".join(str(ref.size) for ref in refs)
-            lines.append(f'{name} = Programs(__package__, "{name}", {sizes}).forward')
+            domain = ", positive=True" if name == "radial_functions" else ""
+            lines.append(f'{name} = Programs(__package__, "{name}", {sizes}{domain}).forward')
         else:
             *inputs, output = map(_operand, refs)
             lines += wrapped(f'{name} = Pointwise(__package__, "{name}", (', inputs, f"), {output})")
@@ -109,13 +110,14 @@ class _Class:
                 yield from _children(attribute, [m for m in members if not isinstance(m, Parameter)])
 
     def methods(self) -> Iterator[str]:
-        """The stages that have a method of their own, and what is done with them."""
+        """The stages that have a method of their own, each read by the next alone, and what is done with the last."""
         done: list[Statement] = []
+        calls: list[str] = []
         for name, array in self.layer.stages:
             needed = _needed(self.layer, [array], done)
-            yield from self.method(name, needed, (array,))
+            yield from self.method(name, needed, (array,), calls)
             done += needed
-        calls = [f"{array.name} = self.{name}({self.arguments()})" for name, array in self.layer.stages]
+            calls = [f"{array.name} = self.{name}({self.arguments()})"]
         rest = [statement for statement in self.layer.body if statement not in done]
         yield from self.method("forward", rest, self.layer.outputs, calls)
 

@@ -18,10 +18,10 @@ from tensorgraph.algebra import Layout, components
 from tensorgraph.algebra.tensors import component_name
 from tensorgraph.basis import Basis, Invariant
 from tensorgraph.contractions import ContractionProgram, Output
-from tensorgraph.emit import c, pytorch, triton
 from tensorgraph.emit.model import definitions, print_model
 from tensorgraph.emit.printing import Commentary
 from tensorgraph.emit.runtime import manifest_text, runtime_entry, runtime_files
+from tensorgraph.emit.targets import TARGETS
 from tensorgraph.emit.writing import PackageText
 from tensorgraph.network import Layer
 from tensorgraph.network.bases import BasisProgram
@@ -131,11 +131,7 @@ def _template(name: str) -> str:
 
 def _printed(stem: str, programs: Derivatives[StraightLine], commentary: Commentary) -> dict[str, str]:
     """Programs for every target, by file."""
-    return {
-        f"{stem}_torch.py": pytorch.print_programs(programs, commentary),
-        f"{stem}_cpu.c": c.print_programs(programs, commentary),
-        f"{stem}_triton.py": triton.print_programs(programs, commentary),
-    }
+    return {f"{stem}{ending}": printed(programs, commentary) for ending, printed in TARGETS.items()}
 
 
 def _invariants_commentary(basis: Basis, contractions: ContractionProgram) -> Commentary:

@@ -21,7 +21,8 @@ from tensorgraph.manifest import read_manifest
 from tensorgraph.model.checkpoint import save_checkpoint
 from tensorgraph.model.loading import package_directory
 from tensorgraph.potential import package_of_spec
-from tensorgraph.spec import Spec, parse_spec
+from tensorgraph.spec import Spec
+from tensorgraph.spec.documents import parse_document
 
 ENERGY_UNITS: Mapping[str, float] = MappingProxyType(
     {"eV": 1.0, "Hartree": units.Hartree, "kcal/mol": units.kcal / units.mol, "kJ/mol": units.kJ / units.mol}
@@ -153,7 +154,7 @@ def _spec(network: Network, species: Sequence[str] | None, cutoff: float | None,
             "residual": layout.residual,
         },
     }
-    return parse_spec(json.dumps(values), "spec of the network")
+    return parse_document(Spec, json.dumps(values), "spec of the network")
 
 
 def _sizes(layout: Layout) -> dict[str, int]:

@@ -13,18 +13,17 @@ from math import sqrt
 from tensorgraph.algebra import component_count
 from tensorgraph.network.arrays import ATOM, PAIR, Array, Space, Term
 from tensorgraph.network.bases import BasisProgram
-from tensorgraph.network.hiphop import OUT, TWO, XYZ, applied, linear
+from tensorgraph.network.hiphop import TWO, XYZ, applied, linear
 from tensorgraph.network.messages import lower_messages, paths
 from tensorgraph.network.pairs import (
-    lower_bessel,
-    lower_chebyshev,
     lower_distance,
-    lower_inverse_gaussians,
     lower_pointwise,
     lower_radial,
     lower_tensor_components,
     lower_unit_vectors,
 )
+from tensorgraph.network.radial import RADIAL, lower_inverse_gaussians
+from tensorgraph.network.readouts import READOUTS, read_by
 from tensorgraph.network.statements import (
     Call,
     Child,
@@ -40,13 +39,7 @@ from tensorgraph.network.statements import (
     Statement,
 )
 from tensorgraph.network.weights import Constant, Equidistant, Normal, Uniform
-from tensorgraph.spec.general import GeneralSpec, LayerSpec, RadialSpec
-
-RADIAL = {
-    "chebyshev": lambda radial: lower_chebyshev(radial.functions, radial.soft_min, radial.cutoff),
-    "bessel": lambda radial: lower_bessel(radial.functions, radial.cutoff),
-}
-"""Fixed radial functions by their kind: programs from distances to all functions. To add a kind is to add a row."""
+from tensorgraph.spec import GeneralSpec, LayerSpec, RadialSpec
 
 
 def potential(spec: GeneralSpec, bases: Sequence[BasisProgram]) -> Layer:
@@ -73,9 +66,9 @@ def potential(spec: GeneralSpec, bases: Sequence[BasisProgram]) -> Layer:
         body.append(Call(children[-1], outputs, given))
         made.append(outputs[0])
         features = outputs[-1] if len(outputs) > 1 else None
-    heads = _readout(spec, z, made)
+    heads = READOUTS[spec.readout.kind](spec, z, made)
     terms = tuple(Array(f"energy_{k}", (ATOM,)) for k in range(len(heads.outputs)))
-    body.append(Call(Child("energy_heads", heads), terms, tuple(_read(spec, z, made))))
+    body.append(Call(Child("energy_heads", heads), terms, tuple(read_by(spec, z, made))))
     title = "E_i, a linear readout of what the layers give"
     network = Layer("Model", title, (z, x), terms, (*children, Child("energy_heads", heads)), tuple(body))
     network.verify()
@@ -129,7 +122,8 @@ class _Builder:
         inputs = (self.z, self.directions, self.radial, *([self.given] if self.given else []))
         title = "B_i: the basis of the density around atom i" + (", mixed to new features" if self.of.update else "")
         name = f"Layer{self.number + 1}"
-        return Layer(name, title, inputs, self.outputs, tuple(self.members), tuple(self.body))
+        stages = (("environment", around), ("outputs", values))
+        return Layer(name, title, inputs, self.outputs, tuple(self.members), tuple(self.body), stages)
 
     @property
     def channels(self) -> Space:
@@ -302,30 +296,3 @@ def prod_inner(array: Array) -> int:
     """How many elements an array has for each atom and channel."""
     inner = array.spaces[1:-1]
     return inner[0].extent if inner else 1
-
-
-def _read(spec: GeneralSpec, z: Array, made: Sequence[Array]) -> list[Array]:
-    """What the readout reads: the species, and the outputs of the last layer or of all."""
-    return [z, *(made if spec.readout.of == "all" else made[-1:])]
-
-
-def _readout(spec: GeneralSpec, z: Array, made: Sequence[Array]) -> Layer:
-    """Energies of the species, and one linear head for each output that is read."""
-    inputs = _read(spec, z, made)
-    terms = [Array(f"energy_{k}", (ATOM,)) for k in range(len(inputs))]
-    members = linear("of_species", OUT, z.spaces[1], "w", bias=False)
-    body: list[Statement] = [Contract(terms[0]["i"], applied(members, z))]
-    for k, (source, term) in enumerate(zip(inputs[1:], terms[1:], strict=True)):
-        if spec.readout.per == "species":
-            shape = (z.spaces[1], *source.spaces[1:])
-            size = sqrt(source.spaces[1].extent)
-            weights = Parameter(Array(f"coefficients_{k}", shape, "ξ"), Normal(1 / size))
-            letters = "ka"[: len(source.spaces) - 1]
-            product = weights.array[f"s{letters}".replace("s", "c")] * source[f"i{letters}"] * z["ic"]
-            members, statement = [*members, weights], Contract(term["i"], (product,))
-        else:
-            own = linear(f"of_layers.{k}", OUT, source.spaces[1], "wb")
-            members, statement = [*members, *own], Contract(term["i"], applied(own, source))
-        body.append(statement)
-    title = "E_i = e(s_i) + a linear function of what the layers give"
-    return Layer("EnergyHeads", title, tuple(inputs), tuple(terms), tuple(members), tuple(body))

@@ -12,12 +12,12 @@ from math import sqrt
 
 from tensorgraph.network.arrays import ATOM, PAIR, Array, Space, Term
 from tensorgraph.network.pairs import (
-    lower_inverse_gaussians,
     lower_pointwise,
     lower_radial,
     lower_tensor_components,
     lower_unit_vectors,
 )
+from tensorgraph.network.radial import lower_inverse_gaussians
 from tensorgraph.network.statements import (
     Call,
     Child,

@@ -53,9 +53,9 @@ class Contract:
         return f"{self.result} = " + " + ".join(map(self._text, self.terms))
 
     def _text(self, term: Term) -> str:
-        summed = ",".join(
-            x for x in term.letters if x not in self.result.letters and not (x in "ij" and "p" in term.letters)
-        )
+        over_pairs = "p" in (*term.letters, *self.result.letters)
+        free = self.result.letters + ("ij" if over_pairs else "")
+        summed = ",".join(letter for letter in term.letters if letter not in free)
         return (f"Σ_{summed} " if summed else "") + str(term)
 
 
@@ -291,7 +291,7 @@ class Layer:
     """Statements with weights: from inputs to outputs; ``members`` stand in the order in which weights are drawn.
 
     ``title`` says what it computes, as an equation with its source; ``stages`` are arrays that printed forms also give
-    by themselves, from the layer's inputs, each with a name for that.
+    by themselves, from the layer's inputs, each with a name for that; what is made of one is made of the next.
     """
 
     name: str

@@ -76,9 +76,10 @@ class Linear:
     def __neg__(self) -> Linear:
         return Linear(-self.coefficient, self.value)
 
-    def scaled(self, factor: Fraction | int) -> Linear:
-        """The reference times a number."""
-        return Linear(self.coefficient * factor, self.value) if factor else ZERO
+    def scaled(self, factor: Fraction | int | float) -> Linear:
+        """The reference times a number; a float is the rational that it is."""
+        exact = Fraction(factor) if isinstance(factor, float) else factor
+        return Linear(self.coefficient * exact, self.value) if exact else ZERO
 
 
 ZERO = Linear(Fraction(0), 0)
@@ -148,6 +149,11 @@ MAX_VALUES = 250_000
 """Values that a builder makes at most: a bound on minutes of compiling. Measured on one core for the family flexible,
 body order 5: 23,000 values of rank 6 take 20 s, 50,000 of rank 7 take 45 s. Programs a tenth as long as the bound
 overflow a GPU's registers."""
+
+
+LARGEST_INTEGER = 2**40
+"""Of the coefficients of a sum without their common factor: beyond it, as for lengths that are floats, that would leave
+the range of float32."""
 
 
 class Builder:
@@ -305,8 +311,10 @@ def _times(coefficient: Fraction, value: Any) -> Any:
 
 
 def _common_factor(coefficients: Sequence[Fraction]) -> Fraction:
-    """The largest rational that divides all into integers, with the sign of the first."""
+    """The largest rational that divides all into integers, with the sign of the first, or the first of wild ones."""
     factor = Fraction(gcd(*(c.numerator for c in coefficients)), lcm(*(c.denominator for c in coefficients)))
+    if max(map(abs, coefficients)) > LARGEST_INTEGER * factor:
+        return coefficients[0]
     return factor if coefficients[0] > 0 else -factor
 
 

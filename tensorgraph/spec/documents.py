@@ -1,13 +1,17 @@
 """YAML files as validated values, with every mistake told as `FILE:LINE: what is wrong; allowed: what is allowed`.
 
 A document is described by a `SpecModel` whose fields carry `Allowed` notes; sections are fields that are such models
-themselves. Specs and the configs of training are documents.
+themselves, or lists of them. Specs and the configs of training are documents.
+
+A validator that finds a conflict between keys says in the context of its error where it is: `at`, the keys below the
+value that it validates; `element`, the index in it whose line counts; `sibling`, the key whose line counts where the
+wrong one is not given.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
@@ -16,9 +20,10 @@ from pydantic_core import ErrorDetails
 from tensorgraph.errors import SpecError
 from tensorgraph.spec.elements import SYMBOLS
 from tensorgraph.spec.model import Allowed, SpecModel
-from tensorgraph.spec.yaml_source import Located, parse_yaml
+from tensorgraph.spec.yaml_source import Keys, Located, parse_yaml
 
 _MAX_SHOWN = 40
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Document = TypeVar("Document", bound=SpecModel)
 
 
@@ -33,24 +38,24 @@ def validated(kind: type[Document], source: Located, file: str, within: str = ""
     `within` is put before the keys that an error names, such as `spec.` for a document that is part of another one.
     Raises SpecError: `file` and the line of the first mistake.
     """
+    problems = _empty_keys(source, kind, within)
     try:
         document = kind.model_validate(dict(source.value))
     except ValidationError as error:
-        line, message = _first_problem(error, source, kind, within)
-        raise SpecError(file, line, message) from None
-    for keys in _empty(source.value):  # else it would silently mean "no such key"
-        section = _section(kind, keys[:-1])
-        if section is not None:
-            allowed = _allowed(section, keys[-1])
-            raise SpecError(file, source.line(tuple(keys)), f"`{within}{'.'.join(keys)}` is empty; allowed: {allowed}")
+        problems += _problems(error, source, kind, within)
+    if problems:
+        raise SpecError(file, *min(problems, key=lambda problem: problem[0]))
     return document
 
 
 def dotted_keys(kind: type[SpecModel]) -> list[str]:
-    """Every key that a document of the kind may have, with those of its sections: `network.sensitivity.cutoff`."""
+    """Every key that a document of the kind may have, with those of its sections: `network.sensitivity.cutoff`.
+
+    Of a list of sections it is the list alone.
+    """
     found: list[str] = []
-    for key in kind.model_fields:
-        section = _section(kind, [key])
+    for key, field in kind.model_fields.items():
+        section = None if get_origin(field.annotation) is tuple else _section(kind, (key,))
         found += [key, *(f"{key}.{inner}" for inner in (dotted_keys(section) if section else ()))]
     return found
 
@@ -71,7 +76,20 @@ def json_schema(kind: type[SpecModel], title: str) -> dict[str, Any]:
     for keys in (schema, *schema.get("$defs", {}).values()):
         for key in keys.get("properties", {}).values():
             _refuse_null(key)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": title}
+    return {"$schema": _DIALECT, **schema, "title": title}
+
+
+def schema_of_any(kinds: Sequence[type[SpecModel]], title: str) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of documents of any of several kinds."""
+    sections: dict[str, Any] = {}
+    for kind in kinds:
+        schema = json_schema(kind, kind.__name__)
+        del schema["$schema"]
+        found = {**schema.pop("$defs", {}), kind.__name__: schema}
+        assert all(sections.get(name, section) == section for name, section in found.items()), "one name, two sections"
+        sections |= found
+    alternatives = [{"$ref": f"#/$defs/{kind.__name__}"} for kind in kinds]
+    return {"$schema": _DIALECT, "title": title, "anyOf": alternatives, "$defs": sections}
 
 
 class _Schema(GenerateJsonSchema):
@@ -83,7 +101,7 @@ class _Schema(GenerateJsonSchema):
 def _describe(kind: type[SpecModel], schema: dict[str, Any], sections: dict[str, Any]) -> None:
     for key in kind.model_fields:
         schema["properties"][key].setdefault("description", _allowed(kind, key))
-        if section := _section(kind, [key]):
+        if section := _section(kind, (key,)):
             _describe(section, sections[section.__name__], sections)
 
 
@@ -96,27 +114,42 @@ def _refuse_null(key: dict[str, Any]) -> None:
         del key["default"]
 
 
-def _empty(value: Mapping[str, Any]) -> Iterator[list[str]]:
-    """The paths of all keys without a value."""
-    for key, inner in value.items():
-        if inner is None:
-            yield [key]
-        elif isinstance(inner, Mapping):
-            yield from ([key, *rest] for rest in _empty(inner))
+def _empty_keys(source: Located, kind: type[SpecModel], within: str) -> list[tuple[int, str]]:
+    """Keys without a value, with their lines: each would silently mean "no such key"."""
+    found = []
+    for keys in _empty(source.value):
+        section, key = _section(kind, keys[:-1]), str(keys[-1])
+        if section is not None and key in section.model_fields:
+            message = f"`{within}{_named(keys)}` is empty; allowed: {_allowed(section, key)}"
+            found.append((source.line(keys), message))
+    return found
 
 
-def _first_problem(error: ValidationError, source: Located, kind: type[SpecModel], within: str) -> tuple[int, str]:
-    """The first problem by line. A missing key counts only where no unknown key may be its misspelling."""
+def _empty(value: Any) -> Iterator[Keys]:
+    """The paths of all keys without a value, those in lists of mappings included."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from [(key,)] if inner is None else ((key, *rest) for rest in _empty(inner))
+    elif isinstance(value, tuple | list):
+        for index, inner in enumerate(value):
+            yield from ((index, *rest) for rest in _empty(inner))
+
+
+def _problems(error: ValidationError, source: Located, kind: type[SpecModel], within: str) -> list[tuple[int, str]]:
+    """Problems with their lines. A missing key counts only where no unknown key may be its misspelling.
+
+    Nor does it count that a list is too short once its wrong elements are left out, as pydantic reports it.
+    """
     details = error.errors(include_url=False)
     misspelt = {item["loc"][:-1] for item in details if item["type"] == "extra_forbidden"}
     wanted = [item for item in details if item["type"] != "missing" or item["loc"][:-1] not in misspelt]
-    problems = [(_line(item, source), _message(item, kind, within)) for item in wanted]
-    return min(problems, key=lambda problem: problem[0])
+    wanted = [item for item in wanted if item["type"] != "too_short" or not item["input"]]
+    return [(_line(item, source), _message(item, kind, within)) for item in wanted]
 
 
 def _line(item: ErrorDetails, source: Located) -> int:
     """The line of a problem: a validator may point to an element, or to the sibling that conflicts with a default."""
-    keys, hints = item["loc"], item.get("ctx", {})
+    keys, hints = _place(item), item.get("ctx", {})
     sibling = (*keys[:-1], hints.get("sibling", ""))
     if keys not in source.lines and sibling in source.lines:
         return source.line(sibling)
@@ -124,27 +157,45 @@ def _line(item: ErrorDetails, source: Located) -> int:
 
 
 def _message(item: ErrorDetails, kind: type[SpecModel], within: str) -> str:
-    keys = [key for key in item["loc"] if isinstance(key, str)]
+    place = _place(item)
+    keys = [key for key in place if isinstance(key, str)]
     section = _section(kind, keys[:-1])
-    assert section is not None, f"{item['loc']} is in no section"
-    key, name = keys[-1], within + ".".join(keys)
+    assert section is not None, f"{place} is in no section"
+    key, name = keys[-1], within + _named(place)
     if item["type"] == "extra_forbidden":
         known = list(section.model_fields)
         return f"unknown key {_shown(key)}{suggestion(key, known)}; allowed: {', '.join(known)}"
     if item["type"] == "missing":
-        return f"the key `{name}` is missing; allowed: {_allowed(section, key)}"
+        return missing(kind, place, within)
     wrong = item["msg"] if item["type"] == "spec_value" else f"is {_shown(item['input'])}"
     if item["type"] == "spec_value" and isinstance(item["input"], str):
         wrong += suggestion(item["input"].capitalize(), SYMBOLS if key == "species" else ())
-    if len(keys) < len(item["loc"]):
-        name += f"[{item['loc'][-1]}]"
+    elif item["type"] == "too_long":
+        wrong = f"has {len(item['input'])} elements"
     return f"`{name}` {wrong}; allowed: {_allowed(section, key)}"
 
 
-def _section(kind: type[SpecModel], keys: list[str]) -> type[SpecModel] | None:
-    """The model of the section at `keys`, or None where something else stands there."""
+def missing(kind: type[SpecModel], keys: Keys, within: str = "") -> str:
+    """The message of a document of the kind that lacks the key at `keys`."""
+    section = _section(kind, keys[:-1])
+    assert section is not None, f"{keys} is in no section"
+    return f"the key `{within}{_named(keys)}` is missing; allowed: {_allowed(section, str(keys[-1]))}"
+
+
+def _place(item: ErrorDetails) -> Keys:
+    """The keys of what is wrong, which a validator of several keys points to."""
+    return (*item["loc"], *item.get("ctx", {}).get("at", ()))
+
+
+def _named(keys: Keys) -> str:
+    """Keys as an author would write them: `layers[0].density.max_rank`."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
+
+
+def _section(kind: type[SpecModel], keys: Sequence[str | int]) -> type[SpecModel] | None:
+    """The model of the section at `keys`, None where something else stands there; a list has that of its elements."""
     section: type[SpecModel] | None = kind
-    for key in keys:
+    for key in (key for key in keys if isinstance(key, str)):
         annotation = section.model_fields[key].annotation if section and key in section.model_fields else None
         kinds = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type)]
         section = next((one for one in kinds if issubclass(one, SpecModel)), None)

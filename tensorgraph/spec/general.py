@@ -1,79 +1,126 @@
-"""Stub until the parser of the general form lands."""
+"""The general form of a spec: species, radial functions, a list of layers and a readout.
 
-import hashlib
-import json
-from typing import Literal
+Sections are validated one by one (`tensorgraph.spec.sections`); here is what they require of each other.
+"""
 
-from tensorgraph.spec.model import SpecModel
+from collections.abc import Iterator
+from typing import Annotated
 
+from pydantic import Field, model_validator
 
-class RadialSpec(SpecModel):
-    kind: str
-    functions: int = 8
-    cutoff: float = 5.0
-    soft_min: float = 0.75
-    soft_max: float = 5.5
-    mix: str = "none"
-    channels: int = 1
+from tensorgraph.spec.model import Allowed, PackageSpec, Spec, Species, refused, yaml_value
+from tensorgraph.spec.sections import LayerSpec, RadialSpec, ReadoutSpec
 
 
-class DensitySpec(SpecModel):
-    max_rank: int
-    channels: int = 1
-    of: str = "species"
-    dimension: int = 3
+class GeneralSpec(PackageSpec):
+    """One generated package in the general form: a potential made of layers.
 
+    Built from keywords it raises pydantic's ValidationError; `load_spec` and `parse_spec` raise SpecError instead.
+    """
 
-class DegreeSpec(SpecModel):
-    limit: int
-    of: str
-    constant: int = 2
-    per_channel: int = 4
-    per_rank: int = 1
+    species: Species
+    radial: Annotated[
+        RadialSpec,
+        Allowed("a mapping with the key kind and optionally functions, cutoff, soft_min, soft_max, mix, channels"),
+        Field(title="Radial", description="The functions of the distance of a pair."),
+    ]
+    layers: Annotated[
+        tuple[LayerSpec, ...],
+        Allowed("a list of 1 to 8 mappings with the keys density and basis and optionally update, repeat"),
+        Field(min_length=1, max_length=8, title="Layers", description="What is done one after the other."),
+    ]
+    readout: Annotated[
+        ReadoutSpec,
+        Allowed("a mapping with the key kind and optionally per, of"),
+        Field(title="Readout", description="How the energy of an atom is read."),
+    ]
 
+    @model_validator(mode="after")
+    def _sections_agree(self) -> "GeneralSpec":
+        for index, layer in enumerate(self.layers):
+            self._check_source(index, layer)
+            self._check_outputs(index, layer)
+            self._check_across(index, layer)
+            self._check_update(index, layer)
+        self._check_readout()
+        return self
 
-class BasisLayerSpec(SpecModel):
-    family: str
-    body_order: int
-    outputs: tuple[int, ...] = (0,)
-    across: str | None = None
-    degree: DegreeSpec | None = None
+    def _check_source(self, index: int, layer: LayerSpec) -> None:
+        wanted = "features" if index else "species"
+        if layer.density.of != wanted:
+            which = "a later" if index else "the first"
+            raise refused(f"is {layer.density.of} in {which} layer", "layers", index, "density", "of")
 
+    def _check_outputs(self, index: int, layer: LayerSpec) -> None:
+        if layer.basis.outputs == (0,):
+            return
+        if index == len(self.layers) - 1:
+            wrong = "has ranks above 0, which no later layer takes"
+            raise refused(wrong, "layers", index, "basis", "outputs")
+        if layer.repeat > 1 and layer.density.of == "species":
+            wrong = f"is {layer.repeat} in a first layer with outputs of ranks above 0"
+            raise refused(wrong, "layers", index, "repeat")
 
-class UpdateSpec(SpecModel):
-    mix: str = "full"
-    residual: bool = True
-    activation: str = "softplus"
-    norm: str = "none"
-    atom_layers: int = 0
+    def _check_across(self, index: int, layer: LayerSpec) -> None:
+        if not layer.basis.across:
+            return
+        for wrong in self._not_across(layer):
+            raise refused(f"is {layer.basis.across}, {wrong}", "layers", index, "basis", "across")
 
+    def _not_across(self, layer: LayerSpec) -> Iterator[str]:
+        if self.radial.mix == "none":
+            yield "and radial.mix is none"
+        if layer.density.channels > 1:
+            yield f"and density.channels is {layer.density.channels}"
+        if len(self.layers) > 1 or layer.repeat > 1:
+            yield "and there are several layers"
 
-class LayerSpec(SpecModel):
-    density: DensitySpec
-    basis: BasisLayerSpec
-    update: UpdateSpec | None = None
-    repeat: int = 1
+    def _check_update(self, index: int, layer: LayerSpec) -> None:
+        if layer.update is None and (layer.repeat > 1 or index < len(self.layers) - 1):
+            wrong = "is missing in a layer that another one follows"
+            raise refused(wrong, "layers", index, "update", sibling="repeat" if layer.repeat > 1 else "")
 
-
-class ReadoutSpec(SpecModel):
-    kind: str = "linear"
-    per: str | None = None
-    of: str = "last"
-
-
-class GeneralSpec(SpecModel):
-    name: str
-    species: tuple[str, ...]
-    radial: RadialSpec
-    layers: tuple[LayerSpec, ...]
-    readout: ReadoutSpec
-
-    def canonical_json(self) -> str:
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+    def _check_readout(self) -> None:
+        updated = self.layers[-1].update is not None
+        if updated and self.readout.per:
+            raise refused(f"is {self.readout.per}, and the last layer has an update", "readout", "per")
+        if not updated and not self.readout.per:
+            raise refused("is missing, and the last layer has no update", "readout", "per")
 
     @property
-    def digest(self) -> str:
-        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+    def has_model(self) -> bool:
+        """Whether the package has a model: a general spec always does."""
+        return True
+
+    @property
+    def species_of_model(self) -> tuple[str, ...]:
+        """The chemical symbols of the atoms that the model knows."""
+        return self.species
+
+    @property
+    def model_cutoff(self) -> float | None:
+        """The distance in Å beyond which atoms do not interact."""
+        return self.radial.cutoff
 
     def to_yaml(self) -> str:
-        return self.canonical_json() + "\n"
+        """The spec with its defaults filled in, as YAML that `parse_spec` reads back to an equal spec."""
+        values = self.model_dump(exclude_none=True)
+        lines = [f"# {self.name}: a tensorgraph spec"]
+        for key, value in values.items():
+            if key == "layers":
+                lines += [f"{key}:", *(line for layer in value for line in _listed(layer))]
+            elif isinstance(value, dict):
+                lines += [f"{key}:", *(f"  {inner}: {yaml_value(item)}" for inner, item in value.items())]
+            else:
+                lines.append(f"{key}: {yaml_value(value)}")
+        return "\n".join(lines) + "\n"
+
+
+AnySpec = Spec | GeneralSpec
+
+
+def _listed(layer: dict[str, object]) -> list[str]:
+    """A layer as an element of a block sequence, a line for each key."""
+    return [
+        f"  {'  ' if index else '- '}{key}: {yaml_value(value)}" for index, (key, value) in enumerate(layer.items())
+    ]

@@ -9,7 +9,7 @@ import json
 import keyword
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from tensorgraph.spec.elements import ATOMIC_NUMBERS, SYMBOLS
+from tensorgraph.spec.names import SHORT_FAMILIES, Names
 from tensorgraph.spec.yaml_source import plain_value
 
 _RESERVED_NAMES = frozenset(
@@ -35,15 +36,29 @@ _RESERVED_NAMES = frozenset(
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a key may hold, in the words that an error message ends with."""
+    """What a key may hold, in the words that an error message ends with; names may be added to while a process runs."""
 
-    text: str
+    words: str | Names
+
+    @property
+    def text(self) -> str:
+        """The words."""
+        return str(self.words)
 
 
 class SpecModel(BaseModel):
     """Frozen, and strict: no unknown keys, no conversions, no infinities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+
+
+def refused(wrong: str, *at: str | int, sibling: str = "") -> PydanticCustomError:
+    """What a validator raises: `wrong` follows the name of the key `at` these keys below the value that it validates.
+
+    `sibling` is the key beside it whose line counts where the key itself is not given.
+    """
+    hints = {"at": at, "sibling": sibling, "wrong": wrong}  # `wrong` last: what is in braces in it stays as it is
+    return PydanticCustomError("spec_value", "{wrong}", hints)
 
 
 def _check_name(name: str) -> str:
@@ -66,13 +81,27 @@ def _check_body_order(value: object) -> object:
     raise PydanticCustomError("body_order", "is neither")  # the loader shows the value and what is allowed
 
 
+def _different(species: tuple[str, ...]) -> tuple[str, ...]:
+    for index, symbol in enumerate(species):
+        if symbol in species[:index]:
+            raise PydanticCustomError("spec_value", f"holds {symbol} twice", {"element": index})
+    return species
+
+
 Name = Annotated[
     str,
     Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64),
     AfterValidator(_check_name),
 ]
 Symbol = Annotated[str, AfterValidator(_check_symbol), Field(json_schema_extra={"enum": list(SYMBOLS)})]
-Family = Literal["hiphop", "flexible", "independent", "connected", "linear"]
+Species = Annotated[
+    tuple[Symbol, ...],
+    Allowed("a list of 1 to 118 different chemical symbols, such as [H, C, N, O]"),
+    Field(min_length=1, title="Species", description="The chemical symbols of the atoms that the model knows."),
+    Field(json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_different),
+]
+Family = Annotated[str, AfterValidator(SHORT_FAMILIES.check), Field(json_schema_extra=SHORT_FAMILIES.schema)]
 
 
 class BasisSpec(SpecModel):
@@ -80,7 +109,7 @@ class BasisSpec(SpecModel):
 
     family: Annotated[
         Family,
-        Allowed("one of hiphop, flexible, independent, connected, linear"),
+        Allowed(SHORT_FAMILIES),
         Field(title="Family", description="The rule that picks the invariants from all contraction graphs."),
     ]
     body_order: Annotated[
@@ -136,12 +165,7 @@ class SensitivitySpec(SpecModel):
 class NetworkSpec(SpecModel):
     """The network that the invariants serve."""
 
-    species: Annotated[
-        tuple[Symbol, ...],
-        Allowed("a list of 1 to 118 different chemical symbols, such as [H, C, N, O]"),
-        Field(min_length=1, title="Species", description="The chemical symbols of the atoms that the model knows."),
-        Field(json_schema_extra={"uniqueItems": True}),
-    ]
+    species: Species
     features: Annotated[
         int,
         Allowed("an integer from 1 to 4096"),
@@ -173,14 +197,6 @@ class NetworkSpec(SpecModel):
         Field(title="Residual", description="Whether every layer adds its input to its output."),
     ] = True
 
-    @field_validator("species")
-    @classmethod
-    def _different(cls, species: tuple[str, ...]) -> tuple[str, ...]:
-        for index, symbol in enumerate(species):
-            if symbol in species[:index]:
-                raise PydanticCustomError("spec_value", f"holds {symbol} twice", {"element": index})
-        return species
-
     @field_validator("group_norm")
     @classmethod
     def _over_several_channels(cls, value: bool, info: ValidationInfo) -> bool:
@@ -190,11 +206,11 @@ class NetworkSpec(SpecModel):
         return value
 
 
-class Spec(SpecModel):
-    """One generated package: its name, its invariants and, if wanted, its network.
+class PackageSpec(SpecModel):
+    """What specs of both forms have: the name of the package that they describe, and a digest."""
 
-    Built from keywords it raises pydantic's ValidationError; `load_spec` and `parse_spec` raise SpecError instead.
-    """
+    WITH_NULLS: ClassVar[bool] = False
+    """Whether the canonical JSON holds optional keys without a value; `parse_spec` refuses them."""
 
     name: Annotated[
         Name,
@@ -204,6 +220,26 @@ class Spec(SpecModel):
         ),
         Field(title="Name", description="The name of the generated package: a Python identifier in lower case."),
     ]
+
+    def canonical_json(self) -> str:
+        """The spec with its defaults filled in, as compact JSON with sorted keys: equal specs give equal text."""
+        values = self.model_dump(mode="json", exclude_none=not self.WITH_NULLS)
+        return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of `canonical_json`, in hexadecimal."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+
+class Spec(PackageSpec):
+    """One generated package in the short form: its name, its invariants and, if wanted, its network.
+
+    Built from keywords it raises pydantic's ValidationError; `load_spec` and `parse_spec` raise SpecError instead.
+    """
+
+    WITH_NULLS = True  # as it began: digests of packages without a network depend on it
+
     basis: Annotated[
         BasisSpec,
         Allowed("a mapping with the keys family, body_order, max_rank"),
@@ -218,33 +254,39 @@ class Spec(SpecModel):
         Field(title="Network", description="The network; without it only the invariants are emitted."),
     ] = None
 
-    def canonical_json(self) -> str:
-        """The spec with its defaults filled in, as compact JSON with sorted keys: equal specs give equal text."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    @property
+    def has_model(self) -> bool:
+        """Whether the package has a model, or invariants alone."""
+        return self.network is not None
 
     @property
-    def digest(self) -> str:
-        """The SHA-256 of `canonical_json`, in hexadecimal."""
-        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+    def species_of_model(self) -> tuple[str, ...]:
+        """The chemical symbols of the atoms that the model knows; empty without a model."""
+        return () if self.network is None else self.network.species
+
+    @property
+    def model_cutoff(self) -> float | None:
+        """The distance in Å beyond which atoms of the model do not interact; None without a model."""
+        return None if self.network is None else self.network.sensitivity.cutoff
 
     def to_yaml(self) -> str:
         """The spec with its defaults filled in, as YAML that `parse_spec` reads back to an equal spec."""
         lines = [f"# {self.name}: a tensorgraph spec"]
         for key, value in self.model_dump(exclude_none=True).items():
             if isinstance(value, dict):
-                lines += [f"{key}:", *(f"  {inner}: {_yaml(item)}" for inner, item in value.items())]
+                lines += [f"{key}:", *(f"  {inner}: {yaml_value(item)}" for inner, item in value.items())]
             else:
-                lines.append(f"{key}: {_yaml(value)}")
+                lines.append(f"{key}: {yaml_value(value)}")
         return "\n".join(lines) + "\n"
 
 
-def _yaml(value: Any) -> str:
+def yaml_value(value: Any) -> str:
     """A value in YAML's flow style; text that YAML 1.1 or 1.2 would read as something else is quoted."""
     match value:
         case dict():
-            return "{" + ", ".join(f"{key}: {_yaml(item)}" for key, item in value.items()) + "}"
+            return "{" + ", ".join(f"{key}: {yaml_value(item)}" for key, item in value.items()) + "}"
         case tuple() | list():
-            return "[" + ", ".join(map(_yaml, value)) + "]"
+            return "[" + ", ".join(map(yaml_value, value)) + "]"
         case str():
             return value if plain_value(value) == value and value != "No" else f'"{value}"'
         case bool():

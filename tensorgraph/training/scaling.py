@@ -33,6 +33,8 @@ def scale_to_data(model: Any, package: ModuleType, batch: Batch, config: StartCo
 
     Layers with a group norm, which scales invariants itself, keep their mixing.
     """
+    if not hasattr(model, "blocks"):
+        return _scale_layers(model, batch, config)
     scales: dict[Tensor, Scale] = {}
     vertices = [len(graph["ranks"]) for graph in _invariants(package)]
 
@@ -55,6 +57,53 @@ def scale_to_data(model: Any, package: ModuleType, batch: Batch, config: StartCo
     for handle in handles:
         handle.remove()
     return scales
+
+
+def _scale_layers(model: Any, batch: Batch, config: StartConfig) -> dict[Tensor, Scale]:
+    """Of the general form: tensors of size one in the mean, and outputs of the basis of size `factor` after mixing."""
+    scales: dict[Tensor, Scale] = {}
+
+    def scale(layer: Any, arguments: tuple[Any, ...]) -> None:
+        size = float(layer.environment(*arguments).square().mean().sqrt()) or 1.0
+        layer.weights.div_(size)
+        scales[layer.weights] = Scale(torch.full_like(layer.weights, 1 / size))
+        values, start = layer.outputs(*arguments), 0
+        for name, mixing in sorted(layer.named_parameters(recurse=False)):
+            if name.startswith("mixing_"):
+                stop = start + len(mixing) * (2 * int(name.removeprefix("mixing_")) + 1)
+                of_outputs = config.factor * _inverse_sizes(values[:, start:stop], len(mixing))
+                mixing.mul_(of_outputs)
+                scales[mixing] = Scale(of_outputs.expand_as(mixing))
+                start = stop
+
+    handles = [layer.register_forward_pre_hook(scale) for layer in model.layers]
+    with torch.no_grad():
+        model(*batch.inputs)  # layer by layer: each sees what the scaled ones before it give
+        for name, weights in model.energy_heads.named_parameters():
+            if name.startswith("coefficients_"):
+                scales[weights] = _scale_coefficients(model, batch, weights, int(name.removeprefix("coefficients_")))
+    for handle in handles:
+        handle.remove()
+    return scales
+
+
+def _inverse_sizes(values: Tensor, n_outputs: int) -> Tensor:
+    """[n_atoms, n_outputs * components, channels] -> [n_outputs, channels, 1], one over deviations from means."""
+    deviation = (values - values.mean(dim=0)).unflatten(1, (n_outputs, -1)).square().mean(dim=(0, 2)).sqrt()
+    inverse: Tensor = 1 / deviation.clamp(min=LEAST * float(deviation.max()) or 1.0).unsqueeze(2)
+    return inverse
+
+
+def _scale_coefficients(model: Any, batch: Batch, weights: Tensor, layer: int) -> Scale:
+    """Of a readout that is linear in the basis: every output counts by its deviation over the atoms."""
+    found: list[Tensor] = []
+    handle = model.layers[layer].register_forward_hook(lambda _module, _inputs, values: found.append(values))
+    model(*batch.inputs)
+    handle.remove()
+    deviation = found[0].std(dim=0, correction=0)
+    inverse = 1 / deviation.clamp(min=LEAST * float(deviation.max()) or 1.0)
+    weights.mul_(inverse)
+    return Scale(inverse.expand_as(weights))
 
 
 def _scale_mixing(layer: Any, values: Tensor, powers: Tensor, scales: dict[Tensor, Scale]) -> None:

@@ -24,12 +24,18 @@ LEAST_SCALE = 1e-3
 """Of an element, beside the largest of its result: what is small by cancellation has the rounding of large numbers."""
 
 
-def of_programs(implementations: Mapping[str, Callable], n_inputs: int, n_outputs: int) -> Trial:
-    """Of printed programs `forward`, `backward` and `double_backward` over atoms and channels."""
+def of_programs(
+    implementations: Mapping[str, Callable], n_inputs: int, n_outputs: int, positive: bool = False
+) -> Trial:
+    """Of printed programs `forward`, `backward` and `double_backward` over atoms and channels.
+
+    `positive` inputs are between 1 and 5, as distances are in Å.
+    """
 
     def problem(name: str, macros: Mapping[str, int]) -> Problem:
         shapes = [(ATOMS, size, CHANNELS) for size in (n_inputs, n_outputs, n_inputs)]
-        return implementations[name], _random(shapes[: 1 + list(implementations).index(name)])
+        inputs, *cotangents = _random(shapes[: 1 + list(implementations).index(name)])
+        return implementations[name], (3 + 2 * inputs if positive else inputs, *cotangents)
 
     return problem
 

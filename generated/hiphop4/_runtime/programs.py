@@ -45,7 +45,8 @@ class Programs:
         double_backward: those and a cotangent of backward's result -> cotangents of backward's two arguments.
     """
 
-    def __init__(self, package: str, stem: str, n_inputs: int, n_outputs: int) -> None:
+    def __init__(self, package: str, stem: str, n_inputs: int, n_outputs: int, positive: bool = False) -> None:
+        """`positive`: what the programs take is a distance, and new C programs are tried with such."""
         self.n_inputs, self.n_outputs = n_inputs, n_outputs
         self.fakes: dict[str, Callable] = {
             "forward": self._fake_forward,
@@ -54,7 +55,7 @@ class Programs:
         }
         implementations: dict[str, Callable] = {"forward": self._forward, "backward": self._backward}
         implementations["double_backward"] = self._double_backward
-        self.printed = Printed(package, stem, trials.of_programs(implementations, n_inputs, n_outputs))
+        self.printed = Printed(package, stem, trials.of_programs(implementations, n_inputs, n_outputs, positive))
         self.plain, self.source, code = self.printed.plain, self.printed.source, self.printed.texts
         self.forward = operator("forward", self._forward, self._fake_forward, self._forward_vjp, code)
         self.backward = operator("backward", self._backward, self._fake_backward, self._backward_vjp, code)

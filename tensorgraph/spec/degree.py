@@ -1,0 +1,97 @@
+"""The degree of a graph: a linear form in what a vertex is, summed over its vertices and bounded.
+
+The form is text such as `2 + 4n + l`. It is read by hand into three integers; nothing of it is evaluated as code.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from tensorgraph.spec.model import Allowed, SpecModel, refused
+
+MAX_COEFFICIENT = 64
+_TERM = re.compile(r"([0-9]+)?([nl])?")
+_PATTERN = r"^ *([0-9]+|[0-9]*[nl])( *\+ *([0-9]+|[0-9]*[nl]))* *$"
+"""For editors: what `LinearForm.parse` takes, but for limits and repeated terms."""
+
+
+@dataclass(frozen=True)
+class LinearForm:
+    """`constant + per_channel · n + per_rank · l` of a vertex with the radial channel n and the rank l."""
+
+    constant: int = 0
+    per_channel: int = 0
+    per_rank: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> "LinearForm":
+        """The form that `text` is. Raises PydanticCustomError, which says what is wrong with it."""
+        found: dict[str, int] = {}
+        for term in (term.strip(" ") for term in text.split("+")):
+            match = _TERM.fullmatch(term)
+            if match is None or not term:
+                raise refused(f"is {text!r}, of which {term!r} is no term")
+            digits, symbol = match[1], match[2] or ""
+            if symbol in found:
+                raise refused(f"is {text!r}, with {f'{symbol} twice' if symbol else 'two constants'}")
+            if (coefficient := int(digits or 1)) > MAX_COEFFICIENT:
+                raise refused(f"is {text!r}, of which {coefficient} is above {MAX_COEFFICIENT}")
+            found[symbol] = coefficient
+        if not any(found.values()):
+            raise refused(f"is {text!r}, which limits nothing")
+        return cls(found.get("", 0), found.get("n", 0), found.get("l", 0))
+
+    def __str__(self) -> str:
+        """The one text of all that mean the same form, such as `2 + 4n + l`."""
+        terms = [str(self.constant)] if self.constant else []
+        for coefficient, symbol in ((self.per_channel, "n"), (self.per_rank, "l")):
+            if coefficient:
+                terms.append(f"{coefficient}{symbol}" if coefficient > 1 else symbol)
+        return " + ".join(terms)
+
+
+def _canonical(text: str) -> str:
+    return str(LinearForm.parse(text))
+
+
+class DegreeSpec(SpecModel):
+    """Which graphs are small enough: those whose vertices have degrees that add up to at most the limit."""
+
+    limit: Annotated[
+        int,
+        Allowed("an integer from 1 to 100, at least the constant of the form"),
+        Field(ge=1, le=100, title="Limit", description="The largest degree of a graph: the sum over its vertices."),
+    ]
+    of: Annotated[
+        str,
+        Allowed(
+            "text such as 2 + 4n + l: a sum of a constant, a multiple of n (the radial channel, from 0) and one of l "
+            f"(the rank), each at most once, with integers from 0 to {MAX_COEFFICIENT} that are not all 0"
+        ),
+        Field(max_length=64, title="Of", description="The degree of a vertex: a linear form in n and l."),
+        Field(json_schema_extra={"pattern": _PATTERN}),
+        AfterValidator(_canonical),
+    ]
+
+    @model_validator(mode="after")
+    def _lets_a_vertex_in(self) -> "DegreeSpec":
+        if self.limit < self.constant:
+            raise refused(f"is {self.limit}, and no vertex has a degree below {self.constant}", "limit")
+        return self
+
+    @property
+    def constant(self) -> int:
+        """What every vertex counts."""
+        return LinearForm.parse(self.of).constant
+
+    @property
+    def per_channel(self) -> int:
+        """The coefficient of the radial channel n, which is counted from 0."""
+        return LinearForm.parse(self.of).per_channel
+
+    @property
+    def per_rank(self) -> int:
+        """The coefficient of the rank l."""
+        return LinearForm.parse(self.of).per_rank
