@@ -26,7 +26,7 @@ from tensorgraph.dataset import LabelledStructure, Origin, read_structures
 from tensorgraph.errors import CheckpointError, DataError, StructureError
 from tensorgraph.evaluation import Predicted, evaluate, metrics_of, pictures, species_of, write_pictures
 from tensorgraph.evaluation.table import short
-from tensorgraph.model import evaluation
+from tensorgraph.model import prediction
 from tensorgraph.model.checkpoint import save_checkpoint
 from tensorgraph.model.labels import LabelChoice, Labels
 from tensorgraph.potential import package_of_spec
@@ -177,13 +177,13 @@ def test_predictions_are_those_of_the_calculator_whatever_the_batches(checkpoint
 def test_no_more_pairs_at_once_than_were_asked_for(
     checkpoint: Path, data: Path, max_pairs: int, batches: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    joined, sizes = evaluation.join_structures, []
+    joined, sizes = prediction.join_structures, []
 
     def counted(held: list, *rest: object):
         sizes.append(len(held))
         return joined(held, *rest)
 
-    monkeypatch.setattr(evaluation, "join_structures", counted)
+    monkeypatch.setattr(prediction, "join_structures", counted)
     evaluate(checkpoint, read_structures([data], ANY), max_pairs=max_pairs)
     assert sizes == batches
 

@@ -207,5 +207,5 @@ def mutant(compiled: Compilation, changed: int):
     body[place] = dataclasses.replace(body[place], opcode=turned[body[place].opcode])
     field = compiled.instructions._fields[changed]
     programs = compiled.instructions._replace(**{field: dataclasses.replace(line, body=tuple(body))})
-    rest = compiled.tensors, compiled.sensitivities, compiled.layers
-    return emit_package(compiled.spec, compiled.basis, compiled.contractions, programs, *rest)
+    bases = (dataclasses.replace(compiled.bases[0], instructions=programs), *compiled.bases[1:])
+    return emit_package(compiled.spec, bases, compiled.programs, compiled.network)

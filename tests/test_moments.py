@@ -1,6 +1,5 @@
 """Moments of the neighbours of each kind: values and derivatives of every order against an einsum over all pairs."""
 
-import copy
 import itertools
 import subprocess
 import sys
@@ -13,7 +12,13 @@ import torch
 from torch import Tensor
 
 from generated import hiphop5
+from tensorgraph.compiler import compile_spec
+from tensorgraph.emit import emit_package, write_package
+from tensorgraph.model import load_package
+from tensorgraph.network.hiphop import INTERACTIONS, hiphop
+from tensorgraph.network.orders import Order, contracted_in_order
 from tensorgraph.runtime import grouping, moments
+from tensorgraph.spec import load_spec
 from tests.helpers import (
     TOLERANCE,
     assert_close,
@@ -275,7 +280,17 @@ def test_exported_and_reloaded_in_another_process(tmp_path):
     subprocess.run(command, check=True, cwd=ROOT, timeout=120)
 
 
-def test_both_orders_of_the_first_layer_give_the_same_network():
+def in_order(order: Order, folder: Path) -> torch.nn.Module:
+    """A model of hiphop5, its first interaction contracted in this order; seed 1."""
+    compiled = compile_spec(load_spec("specs/hiphop5.yaml"))
+    assert compiled.layers[0].chosen.order is Order.NEIGHBOURS_FIRST
+    network = hiphop(compiled.spec.network, compiled.basis.max_rank, compiled.scalars)
+    ordered = contracted_in_order(network, {INTERACTIONS[0]: order, INTERACTIONS[1]: Order.WEIGHTS_FIRST})
+    package = emit_package(compiled.spec, compiled.bases, compiled.programs, ordered)
+    return load_package(write_package(package, folder)).Model(seed=1).double()
+
+
+def test_both_orders_of_the_first_layer_give_the_same_network(tmp_path):
     """Energies, forces and the slope of a loss on forces with respect to all weights."""
     generator = torch.Generator().manual_seed(3)
     numbers = torch.tensor([1, 6, 7, 8])[torch.randint(0, 4, (12,), generator=generator)]
@@ -283,14 +298,15 @@ def test_both_orders_of_the_first_layer_give_the_same_network():
     pairs = torch.stack(torch.meshgrid(torch.arange(12), torch.arange(12), indexing="ij")).flatten(1)
     pairs = pairs[:, pairs[0] != pairs[1]]
     displacements = positions[pairs[1]] - positions[pairs[0]]
-    models = [hiphop5.Model(seed=1).double()]
-    models.append(copy.deepcopy(models[0]))
-    assert models[0].blocks[0].interaction.layer.order == "neighbours first"
-    models[1].blocks[0].interaction.layer.order = "weights first"
+    models = [hiphop5.Model(seed=1).double(), *(in_order(order, tmp_path / order.name) for order in Order)]
+    texts = [Path(sys.modules[type(model).__module__].__file__).read_text(encoding="utf-8") for model in models]
+    assert texts[0] == texts[1 + [*Order].index(Order.NEIGHBOURS_FIRST)]
+    assert texts[1].count("moments(") < texts[2].count("moments(")
     found = []
     for model in models:
         result = model.energy_and_forces(numbers, pairs, displacements, create_graph=True)
         slopes = torch.autograd.grad(result.forces.square().sum() + result.energy.sum(), [*model.parameters()],
                                      allow_unused=True, materialize_grads=True)  # fmt: skip
         found.append([value.detach() for value in (result.energy, result.forces, *slopes)])
-    assert_close(found[0], found[1], 1e-11)
+    for other in found[1:]:
+        assert_close(found[0], other, 1e-11)

@@ -100,10 +100,10 @@ def test_a_search_that_gives_up_does_not_claim_a_proof(monkeypatch):
 
 def test_the_table_of_a_build_says_what_is_proved():
     compilation = compile_spec(Spec(name="small", basis=BasisSpec(family="hiphop", body_order=4, max_rank=2)))
-    open_ended = replace(compilation.contractions, proved_cheapest=False)
-    texts = [
-        str(build_table(case).renderables[-1]) for case in (compilation, replace(compilation, contractions=open_ended))
-    ]
+    (basis,) = compilation.bases
+    unproved = replace(basis, contractions=replace(basis.contractions, proved_cheapest=False))
+    cases = (compilation, replace(compilation, bases=(unproved,)))
+    texts = [str(build_table(case).renderables[-1]) for case in cases]
     assert "(proved cheapest by estimated multiplications among contractions of connected parts)" in texts[0]
     assert "(the cheapest found; the search did not get to its end)" in texts[1]
 

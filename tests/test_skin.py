@@ -17,9 +17,9 @@ from ase.optimize import BFGS, FIRE
 from tensorgraph.calculator import TensorGraphCalculator
 from tensorgraph.committee import CommitteeCalculator
 from tensorgraph.errors import StructureError
-from tensorgraph.model import search
 from tensorgraph.model.checkpoint import save_checkpoint
 from tensorgraph.model.loading import load_package
+from tensorgraph.neighbours import search
 from tensorgraph.neighbours.lists import Placed, neighbour_pairs
 from tensorgraph.neighbours.skin import SkinnedNeighbours, _Structure
 from tests.helpers import build, crystal, molecule
