@@ -60,7 +60,7 @@ class Sides:
             groups = PairGroups.of(self.batch.pairs, len(features))
             geometry = Geometry.of(groups, torch.zeros_like(self.batch.numbers), displacements, hiphop5.Model.CUTOFF)
             directions = hiphop5.tensor_components(geometry.unit_vectors)
-            return self.model.blocks[1].interaction.layer(features, geometry, directions)
+            return self.model.blocks[1].interaction.layer(features, directions, geometry.radial, geometry)
 
         return self._with_gradient(layer)
 

@@ -294,7 +294,10 @@ def broken_invariants(package: Any) -> SimpleNamespace:
         return package.invariants(features) + 1e-6 * features[:, 1:2]
 
     return SimpleNamespace(
-        invariants=invariants, tensor_components=package.tensor_components, architecture=package.architecture
+        invariants=invariants,
+        tensor_components=package.tensor_components,
+        architecture=package.architecture,
+        __file__=package.__file__,
     )
 
 

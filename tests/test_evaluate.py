@@ -25,7 +25,7 @@ from tensorgraph.committee import CommitteeCalculator
 from tensorgraph.dataset import LabelledStructure, Origin, read_structures
 from tensorgraph.errors import CheckpointError, DataError, StructureError
 from tensorgraph.evaluation import Predicted, evaluate, metrics_of, pictures, species_of, write_pictures
-from tensorgraph.evaluation.table import short
+from tensorgraph.evaluation.result import short
 from tensorgraph.model import prediction
 from tensorgraph.model.checkpoint import save_checkpoint
 from tensorgraph.model.labels import LabelChoice, Labels

@@ -123,7 +123,7 @@ def sweep(arguments: argparse.Namespace) -> int:
 def evaluate(arguments: argparse.Namespace) -> int:
     from tensorgraph.evaluation.command import Request, evaluate_files
     from tensorgraph.evaluation.pictures import write_pictures
-    from tensorgraph.evaluation.table import evaluation_table
+    from tensorgraph.evaluation.result import evaluation_table
 
     try:
         request = Request.of(arguments)

@@ -1,9 +1,10 @@
 """Errors of a potential on labelled structures: figures, tables and pictures."""
 
-from tensorgraph.evaluation.evaluation import Evaluation, WorstStructure, evaluate
+from tensorgraph.evaluation.evaluation import evaluate
 from tensorgraph.evaluation.metrics import EnergyErrors, ForceErrors, Metrics, Predicted, StressErrors, metrics_of
 from tensorgraph.evaluation.pictures import write_figure, write_pictures
 from tensorgraph.evaluation.predictions import species_of
+from tensorgraph.evaluation.result import Evaluation, WorstStructure
 
 __all__ = [
     "EnergyErrors",

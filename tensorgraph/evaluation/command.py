@@ -10,8 +10,9 @@ from typing import Any
 
 from tensorgraph.dataset import key_of_no_structure, read_structures, unit_warnings
 from tensorgraph.errors import DataError
-from tensorgraph.evaluation.evaluation import Evaluation, evaluate
+from tensorgraph.evaluation.evaluation import evaluate
 from tensorgraph.evaluation.predictions import species_of
+from tensorgraph.evaluation.result import Evaluation
 from tensorgraph.model.labels import TARGETS, LabelChoice
 from tensorgraph.neighbours.arguments import checked_count, checked_device
 

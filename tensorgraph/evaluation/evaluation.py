@@ -1,12 +1,10 @@
-"""A potential against labelled structures: `evaluate`, and what it finds."""
+"""A potential against labelled structures."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +13,7 @@ from tensorgraph.dataset import LabelledStructure, duplicates, repetition
 from tensorgraph.errors import DataError
 from tensorgraph.evaluation.metrics import Metrics, Predicted, metrics_of
 from tensorgraph.evaluation.predictions import mean_predictions
+from tensorgraph.evaluation.result import Evaluation, WorstStructure
 from tensorgraph.neighbours.arguments import checked_count, checked_device, checked_dtype
 from tensorgraph.potential import members_of
 
@@ -22,69 +21,6 @@ MAX_PAIRS = 100_000
 WORST = 5
 
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class WorstStructure:
-    """A structure with a large error.
-
-    `energy_mev_per_atom` is signed, predicted minus true; `force_rms_ev_per_angstrom` is over all components, and
-    `force_max_ev_per_angstrom` the length of the largest error vector, of the atom `force_atom`. None without labels.
-    """
-
-    file: str
-    frame: int
-    n_atoms: int
-    group: str | None
-    energy_mev_per_atom: float | None
-    force_rms_ev_per_angstrom: float | None
-    force_max_ev_per_angstrom: float | None
-    force_atom: int | None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Errors of a potential, or of the mean of a committee; prints as a table.
-
-    `groups` has the errors of each group by name, and under None those of structures without one; it is empty where no
-    structure carries a group. `in_training` are the indices of predictions whose structure stands in the training set,
-    and `without_training` the errors without them; both are None where no training set was given.
-    """
-
-    checkpoint: str
-    members: tuple[str, ...]
-    device: str
-    dtype: str
-    total: Metrics
-    groups: tuple[tuple[str | None, Metrics], ...]
-    worst_energy: tuple[WorstStructure, ...]
-    worst_forces: tuple[WorstStructure, ...]
-    in_training: tuple[int, ...] | None
-    without_training: Metrics | None
-    predictions: tuple[Predicted, ...]
-
-    def __str__(self) -> str:
-        from tensorgraph.evaluation.table import evaluation_text
-
-        text: str = evaluation_text(self)
-        return text
-
-    def to_json(self) -> dict[str, Any]:
-        """What `tensorgraph evaluate --json` prints: numbers without NaN, null where there are no labels."""
-        return {
-            "checkpoint": self.checkpoint,
-            "members": list(self.members),
-            "device": self.device,
-            "dtype": self.dtype,
-            **self.total.to_json(),
-            "groups": [{"group": name, **metrics.to_json()} for name, metrics in self.groups],
-            "worst": {
-                "energy": [asdict(one) for one in self.worst_energy],
-                "forces": [asdict(one) for one in self.worst_forces],
-            },
-            "n_in_training_set": None if self.in_training is None else len(self.in_training),
-            "without_training_set": None if self.without_training is None else self.without_training.to_json(),
-        }
 
 
 def evaluate(

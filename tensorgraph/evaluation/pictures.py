@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from tensorgraph.atomic import write_file
 from tensorgraph.errors import TensorGraphError
-from tensorgraph.evaluation.evaluation import Evaluation
 from tensorgraph.evaluation.metrics import Predicted
-from tensorgraph.evaluation.table import short
+from tensorgraph.evaluation.result import Evaluation, short
 
 MANY = 2_000
 """Points; where there are more, their density is drawn."""

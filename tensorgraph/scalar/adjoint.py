@@ -49,8 +49,20 @@ def _contributions(builder: Builder, value: int, adjoint: Linear) -> list[tuple[
         case Sum(terms):
             return [(operand, adjoint.scaled(coefficient)) for coefficient, operand in terms]
         case Applied(function, argument):
-            at, result = Linear(Fraction(1), argument), Linear(Fraction(1), value)
-            slope = FUNCTIONS[function].derivative(builder, at, result)
+            slope = _slope(builder, function, argument, value)
             return [(argument, builder.product(adjoint, slope))] if slope.coefficient else []
         case One() | Input():
             return []
+
+
+def _slope(builder: Builder, function: str, argument: int, value: int) -> Linear:
+    """The derivative of a function, from its table: a sum of products of functions of the argument and the value."""
+    known = {"argument": Linear(Fraction(1), argument), "value": Linear(Fraction(1), value)}
+    terms = []
+    for coefficient, factors in FUNCTIONS[function].slope:
+        product = builder.one
+        for factor in factors:
+            *applied, of = factor.split()
+            product = builder.product(product, builder.apply(applied[0], known[of]) if applied else known[of])
+        terms.append(product.scaled(coefficient))
+    return builder.sum(terms)

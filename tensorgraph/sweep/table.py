@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tensorgraph.evaluation.table import short
+from tensorgraph.evaluation.result import short
 from tensorgraph.sweep.grid import short_keys
 from tensorgraph.sweep.results import Row
 

@@ -13,7 +13,7 @@ from tensorgraph.atomic import write_file
 from tensorgraph.dataset import read_structures
 from tensorgraph.errors import INTERRUPTED
 from tensorgraph.evaluation import Evaluation, evaluate, write_pictures
-from tensorgraph.evaluation.table import evaluation_table
+from tensorgraph.evaluation.result import evaluation_table
 from tensorgraph.neighbours.arguments import chosen_device
 from tensorgraph.training.config import TrainConfig, load_config
 from tensorgraph.training.data import label_choice

@@ -1,17 +1,78 @@
-"""The errors of an evaluation as tables for people."""
+"""What an evaluation finds: its errors, as values, as JSON and as tables for people."""
 
 from __future__ import annotations
 
 import io
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tensorgraph.evaluation.evaluation import Evaluation, WorstStructure
-from tensorgraph.evaluation.metrics import Metrics
+from tensorgraph.evaluation.metrics import Metrics, Predicted
 
 WIDTH = 120
+
+
+@dataclass(frozen=True)
+class WorstStructure:
+    """A structure with a large error.
+
+    `energy_mev_per_atom` is signed, predicted minus true; `force_rms_ev_per_angstrom` is over all components, and
+    `force_max_ev_per_angstrom` the length of the largest error vector, of the atom `force_atom`. None without labels.
+    """
+
+    file: str
+    frame: int
+    n_atoms: int
+    group: str | None
+    energy_mev_per_atom: float | None
+    force_rms_ev_per_angstrom: float | None
+    force_max_ev_per_angstrom: float | None
+    force_atom: int | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Errors of a potential, or of the mean of a committee; prints as a table.
+
+    `groups` has the errors of each group by name, and under None those of structures without one; it is empty where no
+    structure carries a group. `in_training` are the indices of predictions whose structure stands in the training set,
+    and `without_training` the errors without them; both are None where no training set was given.
+    """
+
+    checkpoint: str
+    members: tuple[str, ...]
+    device: str
+    dtype: str
+    total: Metrics
+    groups: tuple[tuple[str | None, Metrics], ...]
+    worst_energy: tuple[WorstStructure, ...]
+    worst_forces: tuple[WorstStructure, ...]
+    in_training: tuple[int, ...] | None
+    without_training: Metrics | None
+    predictions: tuple[Predicted, ...]
+
+    def __str__(self) -> str:
+        return evaluation_text(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `tensorgraph evaluate --json` prints: numbers without NaN, null where there are no labels."""
+        return {
+            "checkpoint": self.checkpoint,
+            "members": list(self.members),
+            "device": self.device,
+            "dtype": self.dtype,
+            **self.total.to_json(),
+            "groups": [{"group": name, **metrics.to_json()} for name, metrics in self.groups],
+            "worst": {
+                "energy": [asdict(one) for one in self.worst_energy],
+                "forces": [asdict(one) for one in self.worst_forces],
+            },
+            "n_in_training_set": None if self.in_training is None else len(self.in_training),
+            "without_training_set": None if self.without_training is None else self.without_training.to_json(),
+        }
 
 
 def evaluation_text(found: Evaluation) -> str:
