@@ -127,7 +127,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def built(source: str, name: str, dtype: torch.dtype = torch.float64):
-    return native._function.__wrapped__(SOURCES[source], name, dtype, **MACROS.get(source, {}))
+    return native._compiled.__wrapped__(SOURCES[source], name, dtype, **MACROS.get(source, {}))
 
 
 @pytest.mark.parametrize(("source", "mistake"), [(s, m) for s, all_of in MISTAKES.items() for m in all_of])

@@ -292,7 +292,7 @@ def test_what_is_said_is_said_once_and_names_the_error(cache, compiler_of):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         for name in ("environment", "environment_backward"):
-            assert native._function.__wrapped__(pairs.SOURCE, name, torch.float64, COMPONENTS=4, FUNCTIONS=5) is None
+            assert native._compiled.__wrapped__(pairs.SOURCE, name, torch.float64, COMPONENTS=4, FUNCTIONS=5) is None
     assert uses(log) == len(libraries.MACHINE_FLAGS), "the second program did not try what failed for the first"
     (only,) = said
     assert "fatal error: bad); plain PyTorch runs instead" in str(only.message)

@@ -97,14 +97,17 @@ def available(source: Source, name: str, dtype: torch.dtype, **macros: int) -> b
     return _function(source, name, dtype, **macros) is not None
 
 
-@functools.cache
 def _function(source: Source, name: str, dtype: torch.dtype, **macros: int):
-    """The compiled program, or None, said once, where plain PyTorch has to do."""
+    """The compiled program, or None where plain PyTorch runs, by choice (which holds at once) or for want of it."""
     chosen = os.environ.get("TENSORGRAPH_CPU", "native")
     if chosen not in ("native", "pytorch"):
         raise ValueError(f"TENSORGRAPH_CPU is {chosen!r}; allowed: native, pytorch")
-    if chosen == "pytorch":
-        return None
+    return None if chosen == "pytorch" else _compiled(source, name, dtype, **macros)
+
+
+@functools.cache
+def _compiled(source: Source, name: str, dtype: torch.dtype, **macros: int):
+    """The compiled program, or None, said once, where there can be none."""
     defined = {"REAL": REALS[dtype], name.upper(): 1, **macros}
     try:
         library = libraries.library(
