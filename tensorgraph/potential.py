@@ -19,7 +19,6 @@ from types import ModuleType
 
 import torch
 
-import tensorgraph
 from tensorgraph.atomic import write_atomically
 from tensorgraph.compiler import compile_spec
 from tensorgraph.emit.writing import write_package
@@ -27,6 +26,7 @@ from tensorgraph.errors import BudgetError, CheckpointError, PackageError, SpecE
 from tensorgraph.model.checkpoint import load_checkpoint, spec_of_checkpoint
 from tensorgraph.model.loading import load_package
 from tensorgraph.spec import AnySpec, parse_spec
+from tensorgraph.version import __version__
 
 WEIGHTS = "model.safetensors"
 """The name of the checkpoint that training writes into the folder of a run."""
@@ -46,7 +46,7 @@ def read_spec(path: str | Path) -> AnySpec:
         raise CheckpointError(f"{path} holds a spec without a network, which has no weights")
     if spec.canonical_json() != text:
         raise CheckpointError(
-            f"{path} holds a spec that this version of tensorgraph ({tensorgraph.__version__}) would write otherwise; "
+            f"{path} holds a spec that this version of tensorgraph ({__version__}) would write otherwise; "
             "allowed: the canonical JSON of a spec with all of its keys"
         )
     return spec
@@ -179,7 +179,7 @@ def _identity(spec: AnySpec) -> str:
 @functools.cache
 def _compiler_digest() -> str:
     """Changes with the version and with every edit of the compiler's sources and templates."""
-    return hashlib.sha256(f"{tensorgraph.__version__} {_content_digest(Path(__file__).parent)}".encode()).hexdigest()
+    return hashlib.sha256(f"{__version__} {_content_digest(Path(__file__).parent)}".encode()).hexdigest()
 
 
 def _cache_folder() -> Path:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tensorgraph
 from tensorgraph.emit.writing import MANIFEST_KEYS, PackageText, check_package, refuse_foreign, write_package
 from tensorgraph.errors import PackageError
 from tensorgraph.manifest import MANIFEST, read_manifest
 from tensorgraph.runtime import INTERFACE
 from tensorgraph.runtime.sources import digest, runtime
+from tensorgraph.version import __version__
 
 FOLDER = "_runtime"
 """Of a generated package."""
@@ -25,7 +25,7 @@ def runtime_files() -> dict[str, str]:
 
 def runtime_entry() -> dict[str, Any]:
     """What a manifest records of the runtime beside it."""
-    return {"tensorgraph_version": tensorgraph.__version__, "interface": INTERFACE, "digest": digest(runtime())}
+    return {"tensorgraph_version": __version__, "interface": INTERFACE, "digest": digest(runtime())}
 
 
 def manifest_text(content: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from html import escape
 from math import floor, log10
 
-import tensorgraph
 from tensorgraph.algebra import component_count, contraction_cost
 from tensorgraph.basis import Basis, Dropped, Invariant
 from tensorgraph.compiler import Compilation
@@ -23,6 +22,7 @@ from tensorgraph.reports.prose import (
     STRATA,
     STYLE,
 )
+from tensorgraph.version import __version__
 
 
 def atlas_page(compilation: Compilation) -> str:
@@ -160,7 +160,7 @@ def _dropped(basis: Basis) -> str:
 def _footer(compilation: Compilation) -> str:
     references = "".join(f'<li><a href="{link}">{escape(text)}</a></li>' for link, text in REFERENCES)
     return (
-        f"<footer><p>References</p><ul>{references}</ul><p>tensorgraph {escape(tensorgraph.__version__)}, spec "
+        f"<footer><p>References</p><ul>{references}</ul><p>tensorgraph {escape(__version__)}, spec "
         f"<code>{escape(compilation.spec.digest)}</code></p></footer>"
     )
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import tensorgraph
 from tensorgraph.atomic import write_atomically
 from tensorgraph.errors import TrainingError
 from tensorgraph.model.checkpoint import save_checkpoint
@@ -22,6 +21,7 @@ from tensorgraph.training.config import TrainConfig
 from tensorgraph.training.loop import STATE
 from tensorgraph.training.samples import Samples
 from tensorgraph.training.state import Progress, SavedState
+from tensorgraph.version import __version__
 
 BEST, LAST, CONFIG = WEIGHTS, "last.safetensors", "config.json"
 WRITTEN = (STATE, BEST, LAST, CONFIG, "metrics.csv", "learning.png", "parity.png", "errors.png", "test.json")
@@ -166,5 +166,5 @@ def versions() -> dict[str, str]:
     """Of what decides the numbers of a run."""
     import ase
 
-    found = {"tensorgraph": tensorgraph.__version__, "torch": torch.__version__, "numpy": np.__version__}
+    found = {"tensorgraph": __version__, "torch": torch.__version__, "numpy": np.__version__}
     return found | {"ase": ase.__version__, "python": platform.python_version(), "machine": platform.machine()}
