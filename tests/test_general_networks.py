@@ -1,5 +1,6 @@
 """Networks of the general form: the interpreter against the modules, physics by the battery, training, checkpoints."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import pytest
 import torch
 
 from tensorgraph.battery import verify
+from tensorgraph.battery.certificate import check_certificate
 from tensorgraph.calculator import TensorGraphCalculator
 from tensorgraph.cli import main
 from tensorgraph.compiler import Compilation, compile_spec
 from tensorgraph.emit import write_package
+from tensorgraph.errors import PackageError
 from tensorgraph.model import load_package
 from tensorgraph.network.messages import lower_messages, paths
 from tensorgraph.network.radial import lower_bessel, lower_chebyshev
@@ -89,6 +92,24 @@ def test_the_package_is_verified(tmp_path: Path) -> None:
     compilation = compile_spec(parse_spec(COVARIANT))
     found = verify(write_package(compilation.package, tmp_path), dtypes=[torch.float64])
     assert found.passed, [row for row in found.rows if not row.check.passed]
+
+
+def test_the_basis_of_every_layer_is_verified(tmp_path: Path) -> None:
+    """A claim of the second basis that does not hold fails, and says of which basis it is."""
+    target = write_package(compile_spec(parse_spec(COVARIANT)).package, tmp_path)
+    rows = check_certificate(load_package(target))
+    assert all(row.passed for row in rows)
+    assert {row.name.endswith("(basis 2)") for row in rows} == {True, False}
+    manifest = json.loads((target / "manifest.json").read_text())
+    (later,) = manifest["later_layers"]
+    gone = later["basis"]["invariants"].pop()
+    (target / "manifest.json").write_text(json.dumps(manifest))
+    failed = [row for row in check_certificate(load_package(target)) if not row.passed]
+    assert failed, gone
+    assert all(row.name.endswith("(basis 2)") for row in failed)
+    (target / "manifest.json").write_text(json.dumps(manifest | {"later_layers": {"basis": later["basis"]}}))
+    with pytest.raises(PackageError, match="later_layers"):
+        check_certificate(load_package(target))
 
 
 def test_a_potential_with_covariant_features_is_trained_and_used(tmp_path: Path, capsys) -> None:

@@ -14,6 +14,7 @@ from tensorgraph.basis.verification import verify_basis
 from tensorgraph.battery.bounds import BOUNDS
 from tensorgraph.battery.check import Check, worst
 from tensorgraph.battery.structures import SEED, rotation
+from tensorgraph.errors import PackageError
 from tensorgraph.manifest import read_manifest
 from tensorgraph.model.loading import package_directory
 
@@ -21,16 +22,23 @@ ENVIRONMENTS, NEIGHBOURS, CHANNELS = 20, 12, 4
 
 
 def check_certificate(package: ModuleType) -> tuple[Check, ...]:
-    """The claims of the manifest about the basis, recomputed without trust in the search that chose it.
+    """The claims of the manifest about the basis of each layer, recomputed without trust in the search that chose it.
 
     Each measures the number of claims that do not hold; `where` quotes them. Raises PackageError for a manifest
     without a basis.
     """
-    checks = verify_basis(read_manifest(package_directory(package)).get("basis", {}))
-    return tuple(
-        Check(f"certificate: {check.name}", float(len(check.problems)), 0.0, "claims", "; ".join(check.problems))
-        for check in checks
-    )
+    manifest = read_manifest(package_directory(package))
+    later = manifest.get("later_layers", [])
+    if not isinstance(later, list) or not all(isinstance(one, dict) for one in later):
+        raise PackageError("later_layers of the manifest is no list of mappings, one for each further basis")
+    found = []
+    for index, layer in enumerate((manifest, *later), start=1):
+        where = "" if index == 1 else f" (basis {index})"
+        for check in verify_basis(layer.get("basis", {})):
+            problems = check.problems
+            name = f"certificate: {check.name}{where}"
+            found.append(Check(name, float(len(problems)), 0.0, "claims", "; ".join(problems)))
+    return tuple(found)
 
 
 def check_invariants(package: ModuleType, device: torch.device, dtype: torch.dtype) -> Check:

@@ -6,7 +6,7 @@ over the pairs p of a central atom i and its neighbours j: tensors T, sensitivit
 Shinkle, Bujack and Lubbers, arXiv:2503.23515). Pairs are a sparse index: an operand has its elements per pair, per
 atom, or neither. What is per neighbour j meets what is per pair by a gather; pairs are summed to their central atoms as
 soon as T, S and z have met. Features that are a species are one number out of many: as long as such an operand is per
-neighbour or per pair, its index b is known and takes no room.
+neighbour or per pair, its index b is known and takes no memory.
 
 In scope: products of two operands at a time. Not in scope: sums of layers, operands that share no term.
 """
@@ -122,7 +122,7 @@ _FEATURES = Operand(frozenset("z"))
 
 
 def trees(operands: tuple[Operand, ...]) -> Iterator[tuple[Step, ...]]:
-    """Every order in which the operands can be contracted in twos, each once, as its steps in sequence."""
+    """Every order in which the operands can be contracted pairwise, each once, as its steps in sequence."""
     if len(operands) == 1:
         yield ()
         return
