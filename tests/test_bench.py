@@ -10,7 +10,7 @@ import pytest
 import torch
 from ase.neighborlist import neighbor_list
 
-from bench import runner, structures, systems
+from bench import runner, steps, structures, systems
 from tensorgraph.spec import load_spec
 from tests.helpers import package
 
@@ -150,3 +150,13 @@ def test_a_tiny_run_writes_its_rows(tmp_path, monkeypatch, capsys):
     assert row["ratio"] == row["skipped"] == {}
     assert row["step_ms"] == row["neighbours"]["median_ms"] + row["tensorgraph"]["median_ms"]
     assert "water-24" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning", "ignore:The .grad attribute of:UserWarning")
+@pytest.mark.parametrize("case", steps.CASES)
+def test_both_sides_of_a_step_give_equal_numbers(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layer, forces and gradients that `bench.steps` times, on a smaller cluster."""
+    pytest.importorskip("hippynn")
+    monkeypatch.setenv("HIPPYNN_USE_CUSTOM_KERNELS", "sparse")
+    monkeypatch.setattr(steps, "water_cluster", lambda _: structures.water_cluster(2))
+    assert steps.largest_difference(case, "cpu") <= steps.TOLERANCE
