@@ -97,8 +97,7 @@ def _general(spec: GeneralSpec, tell: Tell) -> Compilation:
     """The general form: a basis for each layer, those that are equal once."""
     bases: dict[Basis, BasisProgram] = {}
     used = []
-    for layer in spec.layers:
-        basis = _layer_basis(spec, layer, tell)
+    for layer, basis in zip(spec.layers, _layer_bases(spec, tell), strict=True):
         tell("programs")
         if basis not in bases:
             stem = f"invariants_{len(bases) + 1}" if bases else "invariants"
@@ -107,6 +106,13 @@ def _general(spec: GeneralSpec, tell: Tell) -> Compilation:
     network = potential(spec, used)  # GeneralSpec, bases → Layer
     max_rank = max(layer.density.max_rank for layer in spec.layers)
     return _packaged(spec, tuple(bases.values()), max_rank, (), network)
+
+
+def _layer_bases(spec: GeneralSpec, tell: Tell) -> list[Basis]:
+    """Of every layer; what several layers ask for is derived once."""
+    layers = {(layer.basis, layer.density.max_rank): layer for layer in spec.layers}
+    derived = {key: _layer_basis(spec, layer, tell) for key, layer in layers.items()}
+    return [derived[layer.basis, layer.density.max_rank] for layer in spec.layers]
 
 
 def _layer_basis(spec: GeneralSpec, layer: LayerSpec, tell: Tell) -> Basis:
@@ -149,4 +155,4 @@ def derive_bases(spec: AnySpec, tell: Tell = lambda _: None) -> tuple[Basis, ...
     """The bases of a spec: one in the short form; in the general form those of the layers, equal ones once."""
     if isinstance(spec, Spec):
         return (derive_basis(spec.basis, tell),)
-    return tuple(dict.fromkeys(_layer_basis(spec, layer, tell) for layer in spec.layers))
+    return tuple(dict.fromkeys(_layer_bases(spec, tell)))
