@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tensorgraph.basis import Basis, Degree, derive
+from tensorgraph.algebra import Layout
+from tensorgraph.basis import Basis, Degree, Rule, derive
+from tensorgraph.basis.products import dimension_of, multidegrees
 from tensorgraph.contractions import ContractionProgram
 from tensorgraph.emit import PackageText, emit_package
 from tensorgraph.emit.model import own_programs
-from tensorgraph.graphs import Kind
+from tensorgraph.graphs import Kind, multigraphs_of_degree_sequence
 from tensorgraph.network import Layer
 from tensorgraph.network.bases import BasisProgram
 from tensorgraph.network.build import potential
@@ -17,7 +19,15 @@ from tensorgraph.network.hiphop import INTERACTIONS, hiphop
 from tensorgraph.network.orders import LayerPlan, contracted_in_order, plan_layers
 from tensorgraph.network.pairs import lower_tensor_components
 from tensorgraph.network.radial import lower_sensitivities
-from tensorgraph.scalar import Derivatives, ScalarProgram, StraightLine, scheduled
+from tensorgraph.scalar import (
+    Derivatives,
+    ScalarProgram,
+    StraightLine,
+    Table,
+    check_products,
+    products_of,
+    scheduled,
+)
 from tensorgraph.spec import AnySpec, BasisSpec, GeneralSpec, LayerSpec, NetworkSpec, Spec
 
 Tell = Callable[[str], None]
@@ -55,12 +65,12 @@ class Compilation:
         return self.bases[0].contractions
 
     @property
-    def scalars(self) -> Derivatives[ScalarProgram]:
+    def scalars(self) -> Derivatives[ScalarProgram | Table]:
         """Its scalar programs."""
         return self.bases[0].scalars
 
     @property
-    def instructions(self) -> Derivatives[StraightLine]:
+    def instructions(self) -> Derivatives[StraightLine | Table]:
         """What is printed of them."""
         return self.bases[0].instructions
 
@@ -120,10 +130,26 @@ def _layer_basis(spec: GeneralSpec, layer: LayerSpec, tell: Tell) -> Basis:
     outputs = tuple(Kind(rank, role="probe") if rank else None for rank in wanted.outputs)
     degree, limit = None, wanted.degree
     if limit is not None:
-        degree = Degree(limit.limit, limit.constant, limit.per_channel, limit.per_rank)
+        exact = limit.exactly is not None
+        degree = Degree(limit.bound, limit.constant, limit.per_channel, limit.per_rank, exact)
     colours = spec.radial.channels if wanted.across == "channels" else 1
-    order, rank = wanted.body_order, layer.density.max_rank
-    return derive(wanted.family, order, rank, tell=tell, colours=colours, outputs=outputs, degree=degree)
+    order, rank, dimension = wanted.body_order, layer.density.max_rank, layer.density.dimension
+    if dimension == 4:
+        _check_table(Rule(wanted.family, order - 1, Layout.full(rank, dimension=4), degree=degree))
+    return derive(
+        wanted.family, order, rank, tell=tell, colours=colours, dimension=dimension, outputs=outputs, degree=degree
+    )
+
+
+def _check_table(rule: Rule) -> None:
+    """Raises BudgetError, before the basis is derived, where even the simplest graphs make too long a table."""
+    if rule.preset.candidates != "all":
+        return
+    least: list[int] = []
+    for kinds in multidegrees(rule):
+        graphs = sorted(map(products_of, multigraphs_of_degree_sequence(kinds)))
+        least += graphs if rule.preset.superfluous == "nothing" else graphs[: dimension_of(kinds, 4)]
+    check_products(least)
 
 
 def _packaged(
@@ -134,16 +160,21 @@ def _packaged(
     network: Layer | None,
 ) -> Compilation:
     """Everything → PackageText."""
-    lowered = {"tensors": lower_tensor_components(max_rank)}
     stems = {basis.stem for basis in bases}
-    for name, statement in own_programs(network).items() if network else ():
-        if name not in stems:
-            lowered.setdefault(name, statement.program.derivatives)
+    used = own_programs(network) if network else {}
+    lowered = {name: statement.program.derivatives for name, statement in used.items() if name not in stems}
+    if "tensors" not in lowered:
+        lowered["tensors"] = lower_tensor_components(max_rank)
     if "sensitivities" in lowered:
         lowered["sensitivities"] = lower_sensitivities()  # of 1/μ and σ side by side: one array of functions
-    programs = {stem: Derivatives(*map(scheduled, program)) for stem, program in lowered.items()}
+    programs = {stem: _scheduled(program) for stem, program in lowered.items()}
     package = emit_package(spec, bases, programs, network)
     return Compilation(spec, bases, programs, tuple(layers), network, package)
+
+
+def _scheduled(programs: Derivatives[ScalarProgram | Table]) -> Derivatives[StraightLine]:
+    """Programs of everything but bases are no tables."""
+    return Derivatives(*(scheduled(program) for program in programs if isinstance(program, ScalarProgram)))
 
 
 def derive_basis(basis: BasisSpec, tell: Tell = lambda _: None) -> Basis:

@@ -75,7 +75,31 @@ readout: {kind: linear, of: all}
 """
 """A layer that is repeated."""
 
-GOOD = {"mtp": MTP, "ace": ACE, "two": TWO, "hiphop": HIPHOP}
+SNAP = """\
+name: snap1
+species: [W]
+radial:
+  kind: hypersphere
+  cutoff: 4.7
+  rmin0: 0.5
+layers:
+  - density:
+      dimension: 4
+      max_rank: 4
+      self: 0.9
+    basis:
+      family: linear
+      body_order: 4
+      degree:
+        exactly: 3
+        of: 1
+readout:
+  kind: linear
+  per: species
+"""
+"""Tensors of four dimensions."""
+
+GOOD = {"mtp": MTP, "ace": ACE, "two": TWO, "hiphop": HIPHOP, "snap": SNAP}
 
 LAST = "basis:\n      family: linear\n      body_order: 3\nreadout"
 
@@ -123,7 +147,21 @@ BAD = {  # the good spec, what is replaced where it first occurs, by what, the l
     "rank": (TWO, "max_rank: 1", "max_rank: 9", 17, "`layers[1].density.max_rank` is 9; allowed: an integer from 0 to"),
     "density channels": (TWO, "channels: 8", "channels: 0", 9, "`layers[0].density.channels` is 0; allowed: an intege"),
     "four dimensions": (MTP, "max_rank: 4", "max_rank: 4\n      dimension: 4", 10,
-                        "`layers[0].density.dimension` is 4; allowed: 3"),
+                        "`layers[0].density.dimension` is 4, and radial.kind is chebyshev; allowed: 3, or 4 with rad"),
+    "five dimensions": (SNAP, "dimension: 4", "dimension: 5", 9, "`layers[0].density.dimension` is 5; allowed: 3, or"),
+    "three on the sphere": (SNAP, "      dimension: 4\n      max_rank: 4\n      self: 0.9", "      max_rank: 4", 8,
+                            "`layers[0].density.dimension` is 3, and radial.kind is hypersphere; allowed: 3, or 4"),
+    "four dimensions twice": (SNAP, "readout:", "    update: {}\n    repeat: 2\nreadout:", 9,
+                              "`layers[0].density.dimension` is 4, and there are several layers; allowed: 3, or 4"),
+    "self in three": (MTP, "max_rank: 4", "max_rank: 4\n      self: 1.0", 10,
+                      "`layers[0].density.self` has no meaning with dimension: 3; allowed: a number from 0 to 100"),
+    "self": (SNAP, "0.9", "-1", 11, "`layers[0].density.self` is -1; allowed: a number from 0 to 100, with dimension"),
+    "rfac0": (SNAP, "rmin0: 0.5", "rfac0: 1.1", 6, "`radial.rfac0` is 1.1; allowed: a number above 0 and at most 1, w"),
+    "rfac0 elsewhere": (MTP, "mix", "rfac0: 1\n  mix", 5, "`radial.rfac0` has no meaning with kind: chebyshev; allow"),
+    "rmin0": (SNAP, "0.5", "4.7", 6, "`radial.rmin0` is 4.7, not below cutoff, which is 4.7; allowed: a number of ång"),
+    "rmin0 elsewhere": (TWO, "cutoff", "rmin0: 1\n  cutoff", 5, "`radial.rmin0` has no meaning with kind: bessel; a"),
+    "functions on the sphere": (SNAP, "rmin0", "functions: 4\n  rmin0", 6, "`radial.functions` has no meaning with"),
+    "mix on the sphere": (SNAP, "rmin0: 0.5", "mix: species_pair", 6, "`radial.mix` has no meaning with kind: hyper"),
     "a fractional dimension": (MTP, "max_rank: 4", "max_rank: 4\n      dimension: 3.0", 10,
                                "`layers[0].density.dimension` is 3.0; allowed: 3"),
     "a true dimension": (MTP, "max_rank: 4", "max_rank: 4\n      dimension: true", 10, "`layers[0].density.dimension`"),
@@ -163,7 +201,13 @@ BAD = {  # the good spec, what is replaced where it first occurs, by what, the l
                               "`layers[0].basis.degree.of` is '2 + 4n + l', with n, which graphs within a channel do "),
     "limit": (MTP, "16", "101", 15, "`layers[0].basis.degree.limit` is 101; allowed: an integer from 1 to 100"),
     "limit below": (MTP, "16", "1", 15, "`layers[0].basis.degree.limit` is 1, and no vertex has a degree below 2; all"),
-    "degree a number": (MTP, "2 + 4n + l", "2", 16, "`layers[0].basis.degree.of` is 2; allowed: text such as 2 + 4n +"),
+    "degree true": (MTP, "2 + 4n + l", "true", 16, "`layers[0].basis.degree.of` is true; allowed: text such as 2 + 4"),
+    "exactly": (SNAP, "exactly: 3", "exactly: 0", 16, "`layers[0].basis.degree.exactly` is 0; allowed: an integer fr"),
+    "exactly below": (SNAP, "of: 1", "of: 4", 16, "`layers[0].basis.degree.exactly` is 3, and no vertex has a degree"),
+    "exactly and limit": (SNAP, "exactly: 3", "exactly: 3\n        limit: 3", 16,
+                          "`layers[0].basis.degree.exactly` is 3, beside limit, which is 3; allowed: an integer from"),
+    "neither limit nor exactly": (SNAP, "exactly: 3\n        ", "", 15,
+                                  "`layers[0].basis.degree.limit` is missing, and exactly is too; allowed: an integer"),
     "degree code": (MTP, "2 + 4n + l", "__import__('os')", 16, "`layers[0].basis.degree.of` is \"__import__('os')\", "),
     "degree key": (MTP, "limit", "levels", 15, "unknown key 'levels'"),
     # updates and the readout

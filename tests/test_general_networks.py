@@ -50,7 +50,17 @@ layers:
     basis: {family: flexible, body_order: 4}
 readout: {kind: linear, per: species, of: last}
 """
-CASES = {"covariant2": COVARIANT, "mtp16": (SPECS / "mtp16.yaml").read_text(), "ace": ACE, "deep": DEEP}
+FOUR = """
+name: four
+species: [H, O]
+radial: {kind: hypersphere, cutoff: 4.0, rfac0: 0.95, rmin0: 0.3}
+layers:
+  - density: {dimension: 4, max_rank: 3, channels: 2, self: 0.8}
+    basis: {family: flexible, body_order: 4}
+    update: {activation: silu, norm: group}
+readout: {kind: linear}
+"""
+CASES = {"four": FOUR, "covariant2": COVARIANT, "mtp16": (SPECS / "mtp16.yaml").read_text(), "ace": ACE, "deep": DEEP}
 
 
 @pytest.fixture(scope="module", params=CASES)

@@ -280,6 +280,9 @@ ACROSS_KEYS = {
     "outputs descending", "outputs of hiphop", "per missing", "per with an update", "repeated vectors",
     "second by default", "second of species", "soft_max", "soft_max of Bessel", "soft_max of Chebyshev",
     "soft_min", "soft_min of Bessel", "update missing", "update of a repeated",
+    "exactly and limit", "exactly below", "four dimensions", "four dimensions twice", "functions on the sphere",
+    "mix on the sphere", "neither limit nor exactly", "rfac0 elsewhere", "rmin0", "rmin0 elsewhere", "self in three",
+    "three on the sphere",
 }  # fmt: skip
 """What only validators know: relations between keys, modules of Python, infinity, and that 3.0 is no integer."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from tensorgraph.graphs import Kind, Multigraph
 
 Array = NDArray[Any]
+
+MAX_SUMMED = 2**15
+"""Products of two residues below 2**24 whose sum fits 63 bits."""
 
 
 def contract(graph: Multigraph, tensors: Mapping[Kind, Array], modulus: Array | int | None = None) -> Array:
@@ -31,9 +34,33 @@ def contract(graph: Multigraph, tensors: Mapping[Kind, Array], modulus: Array | 
     operands = [tensors[kind] for kind in graph.kinds]
     dimension = next((op.shape[-1] for op, rank in zip(operands, graph.ranks, strict=True) if rank), 1)
     for positions, equation in _steps(graph, dimension):
-        value = np.einsum(equation, *(operands.pop(position) for position in positions))
-        operands.append(value if modulus is None else reduced(value, modulus))
+        taken = [operands.pop(position) for position in positions]
+        operands.append(_product(equation, taken, dimension, modulus))
     return operands[0]
+
+
+def _product(equation: str, operands: Sequence[Array], dimension: int, modulus: Array | int | None) -> Array:
+    """One step. A sum of at most ``MAX_SUMMED`` products of residues below 2**24 fits 63 bits and is reduced once.
+
+    Of a longer one, one index after the other is summed outside.
+    """
+    inputs, result = equation.split("->")
+    summed = sorted(set(inputs) - {",", *result})
+    if modulus is None or dimension ** len(summed) <= MAX_SUMMED:
+        names = ",".join(f"...{indices}" for indices in inputs.split(",")) + f"->...{result}"
+        value = np.einsum(names, *operands)
+        return value if modulus is None else reduced(value, modulus)
+    first, total = summed[0], None
+    rest = equation.replace(first, "")
+    for k in range(dimension):
+        parts = [
+            np.take(operand, k, indices.index(first) - len(indices)) if first in indices else operand
+            for indices, operand in zip(inputs.split(","), operands, strict=True)
+        ]
+        part = _product(rest, parts, dimension, modulus)
+        total = part if total is None else reduced(total + part, modulus)
+    assert total is not None
+    return total
 
 
 def reduced(value: Array, modulus: Array | int) -> Array:
@@ -57,18 +84,9 @@ def _path_info(graph: Multigraph, dimension: int) -> Any:
 
 @cache
 def _steps(graph: Multigraph, dimension: int) -> tuple[tuple[tuple[int, ...], str], ...]:
-    """Pairwise contractions as positions to pop, highest first, and the einsum of what was popped, for batches."""
+    """Pairwise contractions as positions to pop, highest first, and the einsum of what was popped."""
     if graph.order == 1:
         steps = [((0,), graph.einsum)]
     else:
         steps = [(positions, equation) for positions, _, equation, *_ in _path_info(graph, dimension).contraction_list]
-    return tuple((positions, _batched(equation, dimension)) for positions, equation in steps)
-
-
-def _batched(equation: str, dimension: int) -> str:
-    """The equation with an ellipsis on every operand."""
-    operands, result = equation.split("->")
-    # A sum of at most 2**15 products of residues below 2**24 fits 63 bits, so one reduction a step is enough.
-    if dimension ** len(set(operands) - {","} - set(result)) > 2**15:
-        raise OverflowError(f"{equation} would overflow 64-bit integers")
-    return ",".join(f"...{operand}" for operand in operands.split(",")) + f"->...{result}"
+    return tuple(steps)

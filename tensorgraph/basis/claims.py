@@ -99,6 +99,7 @@ class DegreeClaim(_Strict):
     constant: Small
     per_colour: Small
     per_rank: Small
+    exact: bool = False
 
 
 class _Certificate(_Strict):

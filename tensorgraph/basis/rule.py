@@ -25,12 +25,16 @@ MAX_STRATA = 1024
 
 @dataclass(frozen=True)
 class Degree:
-    """A bound on the sum of ``constant + per_colour · colour + per_rank · rank`` over vertices: the level of MTP."""
+    """A bound on the sum of ``constant + per_colour · colour + per_rank · rank`` over vertices: the level of MTP.
+
+    Where it is ``exact`` the sum has to be the limit itself.
+    """
 
     limit: int
     constant: int
     per_colour: int
     per_rank: int
+    exact: bool = False
 
     def of(self, kinds: Iterable[Kind]) -> int:
         """The sum; a probe and the antisymmetric tensor count nothing."""
@@ -42,10 +46,10 @@ class Degree:
 
     def allows(self, kinds: Iterable[Kind]) -> bool:
         """Whether the sum is within the bound."""
-        return self.of(kinds) <= self.limit
+        return self.of(kinds) == self.limit if self.exact else self.of(kinds) <= self.limit
 
     def __str__(self) -> str:
-        return f"{self.constant} + {self.per_colour} n + {self.per_rank} l <= {self.limit}"
+        return f"{self.constant} + {self.per_colour} n + {self.per_rank} l {'=' if self.exact else '<='} {self.limit}"
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Search:
     def __init__(self, rule: Rule, primes: Sequence[int]) -> None:
         self.rule = rule
         self.points = Points.random(rule.tensors, primes, POINT_SEED, rule.layout.dimension)
-        self.chosen: list[Multigraph] = [Multigraph((kind,)) for kind in rule.scalars]
+        self.chosen: list[Multigraph] = [Multigraph((kind,)) for kind in rule.scalars if rule.allows((kind,))]
         self.passes: list[tuple[Pass, bool, tuple[Multigraph, ...]]] = []
 
     def run(self, step: Pass) -> None:

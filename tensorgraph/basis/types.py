@@ -193,7 +193,11 @@ class Basis:
             "max_rank": self.max_rank,
             **({"dimension": dimension} if dimension != 3 else {}),
             **({"colours": colours} if colours > 1 else {}),
-            **({"degree": asdict(degree)} if degree else {}),
+            **(
+                {"degree": {key: value for key, value in asdict(degree).items() if value is not False}}
+                if degree
+                else {}
+            ),
             **({"outputs": list(map(output_name, self.rule.outputs))} if self.rule.outputs != (None,) else {}),
             "invariants": [invariant.to_json() for invariant in self.invariants],
             "dropped": [dropped.to_json() for dropped in self.dropped],

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tensorgraph.algebra import embedding
+from tensorgraph.algebra import Layout, embedding
 from tensorgraph.basis.verification import verify_basis
 from tensorgraph.battery.bounds import BOUNDS
 from tensorgraph.battery.check import Check, worst
@@ -49,22 +49,24 @@ def check_invariants(package: ModuleType, device: torch.device, dtype: torch.dty
     """
     random = np.random.default_rng(SEED)
     basis = read_manifest(package_directory(package)).get("basis", {})
-    components, colours = (basis["max_rank"] + 1) ** 2, basis.get("colours", 1)
-    directions = random.normal(size=(ENVIRONMENTS, NEIGHBOURS, 3))
+    dimension, colours = basis.get("dimension", 3), basis.get("colours", 1)
+    components = Layout.full(basis["max_rank"], dimension=dimension).size
+    directions = random.normal(size=(ENVIRONMENTS, NEIGHBOURS, dimension))
     directions /= np.linalg.norm(directions, axis=2, keepdims=True)
     weights = torch.as_tensor(random.normal(size=(ENVIRONMENTS, NEIGHBOURS, colours, CHANNELS))).to(device, dtype)
 
     def values(turn: np.ndarray) -> np.ndarray:
-        unit = torch.as_tensor((directions @ turn.T).reshape(-1, 3)).to(device, dtype)
+        unit = torch.as_tensor((directions @ turn.T).reshape(-1, dimension)).to(device, dtype)
         tensors = package.tensor_components(unit)[:, :components].unflatten(0, (ENVIRONMENTS, NEIGHBOURS))
         features = torch.einsum("anm,anuc->aumc", tensors, weights).flatten(1, 2)
         return _norms(package.invariants(features).double().cpu().numpy(), basis["invariants"])
 
-    before = values(np.eye(3))
+    before = values(np.eye(dimension))
     size = np.abs(before).max(axis=(0, 2))
+    mirror = np.diag([-1.0] * 3 + [1.0] * (dimension - 3))
     found: dict[str, float] = {}
-    for sign, kind in ((1, "rotation"), (-1, "reflection")):
-        change = np.abs(values(sign * rotation(random)) - before).max(axis=(0, 2)) / size
+    for sign, kind in ((np.eye(dimension), "rotation"), (mirror, "reflection")):
+        change = np.abs(values(sign @ rotation(random, dimension)) - before).max(axis=(0, 2)) / size
         names = package.architecture.INVARIANTS
         found |= {f"{name}, {kind}": float(value) for name, value in zip(names, change, strict=True)}
     bound = BOUNDS["invariants: rotation and reflection"]

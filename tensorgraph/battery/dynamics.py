@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator, all_changes
+from ase.data import covalent_radii
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
@@ -25,10 +26,15 @@ TEMPERATURE = 10.0  # K of the velocities in the beginning: random landscapes ha
 RELAXATION = 250  # steps at most, each of at most `STRETCH`
 STRETCH = 0.05  # Å
 FORCE = 0.005  # eV/Å, where relaxation ends
+CORE = 0.7  # of the sum of two covalent radii: where the repulsion of a pair is 1 eV
 
 
 class SubjectCalculator(Calculator):
-    """A subject for ASE's dynamics: energies and forces from a list of pairs made anew at every step."""
+    """A subject for ASE's dynamics: energies and forces from a list of pairs made anew at every step.
+
+    To its energy that of a repulsion is added, (r₀ / r)¹² eV for all pairs of the cluster: random weights may attract
+    without bound, and atoms that meet say nothing of a drift. At the length of a bond it is 0.014 eV.
+    """
 
     # ASE declares both on the instance, which a ClassVar would contradict.
     implemented_properties = ["energy", "forces"]  # noqa: RUF012
@@ -42,15 +48,31 @@ class SubjectCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)
         assert isinstance(self.atoms, Atoms)
         (one,) = predictions(self.subject, [self.atoms])
-        self.results = {"energy": one.energy, "forces": one.forces}
+        energy, forces = repulsion(self.atoms)
+        self.results = {"energy": one.energy + energy, "forces": one.forces + forces}
+
+
+def repulsion(atoms: Atoms) -> tuple[float, Floats]:
+    """The energy (eV) and the forces (eV/Å) of (r₀ / r)¹², with r₀ a fixed part of the sum of covalent radii."""
+    radii = CORE * covalent_radii[atoms.numbers]
+    i, j = np.triu_indices(len(atoms), 1)
+    vectors = atoms.positions[j] - atoms.positions[i]
+    squares = (vectors**2).sum(axis=1)
+    energies = ((radii[i] + radii[j]) ** 2 / squares) ** 6
+    slopes = (12 * energies / squares)[:, None] * vectors
+    forces = np.zeros((len(atoms), 3))
+    np.add.at(forces, j, slopes)
+    np.add.at(forces, i, -slopes)
+    return float(energies.sum()), forces
 
 
 def check_drift(subject: Subject) -> Check:
     """The energy of two water molecules (or of a molecule of the model's species) does not drift over 1,000 steps of
     0.5 fs by velocity Verlet.
 
-    Any weights may pass, random ones too: the cluster is relaxed first and starts at 10 K, so that it vibrates about a
-    minimum instead of falling through a random landscape; where that is stiffer than any molecule, steps are shorter.
+    Any weights may pass, random ones too: a repulsion keeps atoms apart, and the cluster is relaxed first and starts at
+    10 K, so that it vibrates about a minimum instead of falling through a random landscape; where that is stiffer than
+    any molecule, steps are shorter.
 
     The integrator does not conserve E but E + Δt² (v·∇²V·v / 12 − Σ F²/m / 24) to the fourth order (Engle, Skeel and
     Drees, J. Comput. Phys. 206, 432, 2005). The drift is the slope of a linear fit of that energy, under a Hann window,
@@ -67,9 +89,22 @@ def check_drift(subject: Subject) -> Check:
 def stiffest(subject: Subject, atoms: Atoms) -> float:
     """The largest angular frequency of a vibration, in 1/fs."""
     matrix = hessian(subject.model, subject.batch([atoms])).detach().cpu().numpy().astype(np.float64)
+    matrix += _slopes_of_repulsion(atoms)
     masses = np.repeat(atoms.get_masses(), 3)
     squares = np.linalg.eigvalsh((matrix + matrix.T) / (2 * np.sqrt(np.outer(masses, masses))))
     return float(np.sqrt(np.abs(squares).max()) * units.fs)
+
+
+def _slopes_of_repulsion(atoms: Atoms, step: float = 1e-4) -> Floats:
+    """The second derivatives (eV/Å²) of the repulsion, by central differences."""
+    columns = []
+    for k in range(3 * len(atoms)):
+        moved = [atoms.copy(), atoms.copy()]
+        for sign, one in zip((1, -1), moved, strict=True):
+            one.positions.flat[k] += sign * step
+        plus, minus = (repulsion(one)[1].ravel() for one in moved)
+        columns.append((minus - plus) / (2 * step))
+    return np.array(columns)
 
 
 def constant_energy(atoms: Atoms, steps: int, timestep: float = TIMESTEP) -> Floats:

@@ -132,11 +132,12 @@ class Maker:
         return float(np.linalg.norm(displacement)) >= times * self.bond(first, second)
 
 
-def rotation(random: np.random.Generator) -> NDArray[np.float64]:
-    """A random rotation [3, 3], uniform over all of them."""
-    turn, upper = np.linalg.qr(random.normal(size=(3, 3)))
+def rotation(random: np.random.Generator, dimension: int = 3) -> NDArray[np.float64]:
+    """A random rotation [dimension, dimension], uniform over all of them."""
+    turn, upper = np.linalg.qr(random.normal(size=(dimension, dimension)))
     turn = turn * np.sign(np.diag(upper))
-    return np.asarray(turn * np.linalg.det(turn), np.float64)
+    turn[:, 0] *= np.linalg.det(turn)
+    return np.asarray(turn, np.float64)
 
 
 def water_cluster(species: Sequence[int], cutoff: float, n_molecules: int = 2, seed: int = SEED) -> Atoms:

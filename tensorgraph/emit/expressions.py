@@ -20,8 +20,11 @@ class Expressions:
 
     def name(self, array: Array) -> str:
         """How an array is written: weights are attributes."""
-        own = any(parameter.array == array for parameter in self.layer.parameters)
-        return f"self.{python_path(array.name)}" if own else array.name
+        if any(parameter.array == array for parameter in self.layer.parameters):
+            return f"self.{python_path(array.name)}"
+        if any(fixed.array == array for fixed in self.layer.fixed):
+            return f"self.{array.name}.values"
+        return array.name
 
     def contraction(self, statement: Contract) -> str:
         """The sum of the terms: linear layers as such, and one product of matrices fused with the rest."""
@@ -37,7 +40,8 @@ class Expressions:
         if product is None:
             return " + ".join(parts)
         left, right, shape = product
-        if parts and not shape:
+        result_axes = statement.result.letters
+        if parts and len(result_axes) == 2:
             return f"torch.addmm({' + '.join(parts)}, {left}, {right})"
         return " + ".join([*parts, f"({left} @ {right}){shape}" if shape else f"{left} @ {right}"])
 
@@ -90,7 +94,20 @@ class Expressions:
         """One term, however it can be computed."""
         if len(term.factors) == 1 and term.factors[0].letters == result.letters and term.coefficient == 1:
             return self.name(term.factors[0].array)
-        return self.summed(term) or self.over_pairs(term, result) or self.einsum(term, result)
+        return (
+            self.summed(term)
+            or self.over_pairs(term, result)
+            or self.broadcast(term, result)
+            or self.einsum(term, result)
+        )
+
+    def broadcast(self, term: Term, result: Factor) -> str:
+        """An array that is the same along axes of the result; empty where it is no such array."""
+        (factor, *others), letters = term.factors, [x for x in result.letters if x in term.factors[0].letters]
+        if others or term.coefficient != 1 or "".join(letters) != factor.letters or len(letters) == len(result.letters):
+            return ""
+        axes = result.letters[result.letters.index(letters[0]) :]
+        return f"{self.name(factor.array)}[{', '.join(':' if x in letters else 'None' for x in axes)}]"
 
     def summed(self, term: Term) -> str:
         """An array without one of its axes, which has a single element."""

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from tensorgraph.emit.printing import wrapped
-from tensorgraph.network import Layer, Parameter
+from tensorgraph.network import Child, Fixed, Layer, Parameter
 from tensorgraph.network.weights import Constant, Equidistant, Normal, Uniform
 
 
@@ -16,15 +16,25 @@ def members_of(layer: Layer) -> Iterator[str]:
     """Weights and layers inside, in the order in which they are drawn."""
     for attribute, group in groupby(layer.members, key=_attribute):
         members = list(group)
-        if all(isinstance(member, Parameter) for member in members):
+        if isinstance(members[0], Fixed):
+            yield from _fixed(members[0])
+        elif all(isinstance(member, Parameter) for member in members):
             yield from _parameters(attribute, [m for m in members if isinstance(m, Parameter)])
         else:
-            yield from _children(attribute, [m for m in members if not isinstance(m, Parameter)])
+            yield from _children(attribute, [m for m in members if isinstance(m, Child)])
 
 
 def _attribute(member: Any) -> str:
     """The first part of a member's name: those that share it stand together."""
-    return (member.name if isinstance(member, Parameter) else member.path).split(".")[0]
+    return (member.path if isinstance(member, Child) else member.name).split(".")[0]
+
+
+def _fixed(member: Fixed) -> Iterator[str]:
+    """Numbers that are not trained."""
+    yield f"# {member.array.symbol or member.name}, [{', '.join(space.name for space in member.array.spaces)}]"
+    sizes = [space.extent for space in member.array.spaces]
+    entries = (f"{position}: {value!r}" for position, value in member.values)
+    yield from wrapped(f"self.{member.name} = Fixed({sizes!r}, {{", entries, "})")
 
 
 def _children(attribute: str, children: Sequence[Any]) -> Iterator[str]:

@@ -31,6 +31,12 @@ from tensorgraph.scalar import ArrayRef, Axes
 GEOMETRY = {"unit_vectors": "pairs.unit_vectors", "radial": "pairs.radial", "distance": "pairs.distance"}
 """What the runtime computes of all pairs, by the names of the programs that say what it is."""
 
+OF_DISTANCES = ("radial_functions", "hypersphere")
+"""Programs that are not defined everywhere near zero."""
+
+DISPLACEMENTS = "displacements"
+"""What the programs of all pairs are computed of, the name of an input of the potential; the runtime has it too."""
+
 TORCH = {"softplus": "softplus({0})", "silu": "silu({0})", "tanh": "torch.tanh({0})", "sigmoid": "torch.sigmoid({0})"}
 """Programs for which PyTorch has a function."""
 
@@ -56,7 +62,7 @@ def definitions(layer: Layer) -> list[str]:
             continue
         elif all(ref.axes is Axes.BOTH for ref in refs):
             sizes = ", ".join(str(ref.size) for ref in refs)
-            domain = ", positive=True" if name == "radial_functions" else ""
+            domain = ", positive=True" if name in OF_DISTANCES else ""
             lines.append(f'{name} = Programs(__package__, "{name}", {sizes}{domain}).forward')
         else:
             *inputs, output = map(_operand, refs)
@@ -151,6 +157,8 @@ class _Class:
     def called(self, statement: Pointwise) -> str:
         """A scalar program, run: over rows and columns, or over rows alone, which are those of one column then."""
         name, sources = str(statement.program), list(map(self.expressions.name, statement.sources))
+        if name not in GEOMETRY:
+            sources = [f"pairs.{source}" if source == DISPLACEMENTS else source for source in sources]
         if builtin := {**GEOMETRY, **TORCH}.get(name):
             return builtin.format(*sources)
         if name in ("tensors", "sensitivities"):

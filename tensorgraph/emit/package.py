@@ -10,11 +10,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from itertools import count
 from math import isqrt
 from typing import Any
 
 from tensorgraph.algebra import Layout, components
-from tensorgraph.algebra.tensors import component_name
+from tensorgraph.algebra.spinors import spinor_components
+from tensorgraph.algebra.tensors import AXES, component_name
 from tensorgraph.basis import Basis, Invariant
 from tensorgraph.contractions import ContractionProgram, Output
 from tensorgraph.emit.model import definitions, print_model
@@ -24,12 +26,11 @@ from tensorgraph.emit.targets import TARGETS
 from tensorgraph.emit.writing import PackageText
 from tensorgraph.network import Layer
 from tensorgraph.network.bases import BasisProgram
-from tensorgraph.scalar import Derivatives, StraightLine
+from tensorgraph.scalar import Derivatives, StraightLine, Table
 from tensorgraph.spec import AnySpec, GeneralSpec, NetworkSpec
 from tensorgraph.spec.elements import ATOMIC_NUMBERS
 from tensorgraph.version import __version__
 
-INVARIANT_TEMPLATES = ("invariants.py", "tensors.py")
 INVARIANT_EXPORTS = ("invariants", "tensor_components")
 NETWORK_EXPORTS = ("EnergyAndForces", "Model", "Prediction")
 
@@ -59,10 +60,13 @@ Pairs p are of a central atom i and its neighbour j; T are the tensors of direct
 GENERAL_HEAD = '''\
 """A potential as PyTorch modules: above every line the equation that it computes.
 
-Pairs p are of a central atom i and its neighbour j; T are the tensors of directions, [r̂…r̂]_0; z0 is one for the species
+Pairs p are of a central atom i and its neighbour j; T are the tensors of {directions}; z0 is one for the species
 of an atom. Units: Å and eV.
 """
 '''
+
+DIRECTIONS = {3: "directions, [r̂…r̂]_0", 4: "points of the 3-sphere, [u…u]_0"}
+"""What tensors are of, by dimension."""
 
 MODEL_IMPORTS = {
     "pad": "from torch.nn.functional import pad",
@@ -70,7 +74,7 @@ MODEL_IMPORTS = {
     "softplus": "from torch.nn.functional import softplus",
     "architecture": "\nfrom . import architecture",
     "Geometry": "from ._runtime.geometry import Geometry",
-    "Weights, linear, normal, normalised, uniform": "from ._runtime.modules import {}",
+    "Fixed, Weights, linear, normal, normalised, uniform": "from ._runtime.modules import {}",
     "moments": "from ._runtime.moments import moments",
     "environment": "from ._runtime.pairs import environment",
     "Operand, Pointwise": "from ._runtime.pointwise import {}",
@@ -93,18 +97,23 @@ def emit_package(
 
     ``bases`` are those of the layers, the package's own first; ``programs`` what is printed beside them, by stem.
     """
-    printed = {name: _template(name) for name in INVARIANT_TEMPLATES}
+    printed, data = _templates(bases[0]), {}
     for one in bases:
-        printed |= _printed(one.stem, one.instructions, _invariants_commentary(one.basis, one.contractions))
+        if isinstance(one.instructions.forward, Table):
+            data[f"{one.stem}.json"] = one.instructions.forward.to_json()
+        else:
+            printed |= _printed(one.stem, one.instructions, _invariants_commentary(one.basis, one.contractions))
     for stem, program in programs.items():
         printed |= _printed(stem, program, _commentary(stem, program))
     if network is not None:
         printed["model.py"] = _model_module(spec, network, bases[0].basis)
-    printed["architecture.py"] = _architecture_module(spec, bases[0], programs)
+    max_rank = max(one.basis.max_rank for one in bases)
+    printed["architecture.py"] = _architecture_module(spec, bases[0], max_rank)
     printed["__init__.py"] = _init_module(spec, bases[0].basis, network)
     files = {
         name: _header(spec, "//" if name.endswith(".c") else "#") + text for name, text in printed.items()
     } | runtime_files()
+    files |= data
     files["spec.yaml"] = spec.to_yaml()
     files["manifest.json"] = _manifest(spec, bases, sorted([*files, "manifest.json"]))
     return PackageText(spec.name, tuple(sorted(files.items())))
@@ -123,14 +132,22 @@ def regeneration_command(spec: AnySpec) -> str:
     return f"tensorgraph build {spec.name}/spec.yaml --out ."
 
 
+def _templates(basis: BasisProgram) -> dict[str, str]:
+    """The modules of the invariants and of the tensors, by file."""
+    if isinstance(basis.instructions.forward, Table):
+        return {"invariants.py": _template("tabulated_invariants.py"), "tensors.py": _template("spinor_tensors.py")}
+    return {name: _template(name) for name in ("invariants.py", "tensors.py")}
+
+
 def _template(name: str) -> str:
     """A file that reads the constants of its package; kept beside this module."""
     return resources.files("tensorgraph.emit").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _printed(stem: str, programs: Derivatives[StraightLine], commentary: Commentary) -> dict[str, str]:
+def _printed(stem: str, programs: Derivatives[StraightLine | Table], commentary: Commentary) -> dict[str, str]:
     """Programs for every target, by file."""
-    return {f"{stem}{ending}": printed(programs, commentary) for ending, printed in TARGETS.items()}
+    lines = Derivatives(*(line for line in programs if isinstance(line, StraightLine)))
+    return {f"{stem}{ending}": printed(lines, commentary) for ending, printed in TARGETS.items()}
 
 
 def _invariants_commentary(basis: Basis, contractions: ContractionProgram) -> Commentary:
@@ -167,6 +184,8 @@ def _commentary(stem: str, programs: Derivatives[StraightLine]) -> Commentary:
     if stem == "sensitivities":
         return SENSITIVITIES
     labels = {array.name: [f"element {k}" for k in range(array.size)] for line in programs for array in line.outputs}
+    if stem == "tensors" and programs.forward.inputs[0].size == 4:
+        return _spinor_commentary(programs.forward.outputs[0].size)
     if stem == "tensors":
         names = list(Layout.full(isqrt(programs.forward.outputs[0].size) - 1).names)
         labels = {
@@ -181,7 +200,29 @@ def _commentary(stem: str, programs: Derivatives[StraightLine]) -> Commentary:
     return Commentary(subject, notes, labels)
 
 
+def _spinor_commentary(size: int) -> Commentary:
+    """Of tensors in four dimensions."""
+    ranks = next(rank for rank in count(1) if Layout.full(rank, dimension=4).size > size)
+    names = [
+        f"{'Im' if imaginary else 'Re'} e{n}_{a}{b}" for n in range(ranks) for a, b, imaginary in spinor_components(n)
+    ]
+    labels = {
+        "components": names,
+        "grad_points": [f"with respect to {axis}" for axis in AXES[4]],
+        "grad_grad_components": [f"with respect to the cotangent of {name}" for name in names],
+    }
+    notes = (
+        f"Components of [u…u]_0, the traceless part of the powers of a point of the 3-sphere, ranks 0 to {ranks - 1}:\n"
+        "e_n is the representation of the unit quaternion u on polynomials of degree n in two variables."
+    )
+    return Commentary("Symmetric traceless tensors in four dimensions and their derivatives", notes, labels)
+
+
 OTHERS = {
+    "hypersphere": (
+        "Points of the 3-sphere from displacements, SNAP's switching function, and their derivatives",
+        "(cos θ, sin θ r̂) and the function, which is exactly zero beyond the cutoff, from a displacement in Å.",
+    ),
     "radial": (
         "Radial functions of a distance and their derivatives",
         "All functions of one pair, from its distance in Å; exactly zero beyond the cutoff.",
@@ -207,21 +248,23 @@ def _model_module(spec: AnySpec, network: Layer, basis: Basis) -> str:
     text, made = print_model(network, attributes), definitions(network)
     imports, whole = ["import torch", "from torch import Tensor"], "\n".join([*made, text])
     for names, line in MODEL_IMPORTS.items():
-        used = [name for name in names.split(", ") if re.search(rf"(?<![.\w]){name}(?![\w ])", whole)]
+        used = [name for name in names.split(", ") if re.search(rf"(?<![.\w])(?<!def ){name}(?![\w ])", whole)]
         imports += [line.format(", ".join(used))] if used else []
-    head = GENERAL_HEAD if isinstance(spec, GeneralSpec) else MODEL_HEAD
+    head = MODEL_HEAD
+    if isinstance(spec, GeneralSpec):
+        head = GENERAL_HEAD.format(directions=DIRECTIONS[basis.layout.dimension])
     return "\n".join([head, *imports, "", *made, "", "", text])
 
 
-def _architecture_module(spec: AnySpec, basis: BasisProgram, programs: Mapping[str, Derivatives[StraightLine]]) -> str:
+def _architecture_module(spec: AnySpec, basis: BasisProgram, max_rank: int) -> str:
     """Constants of the package; every value is validated and printed by ``repr``."""
-    line = basis.instructions.forward
+    line = basis.scalars.forward
     constants: dict[str, Any] = {
         "NAME": spec.name,
         "SPEC_DIGEST": spec.digest,
-        "MAX_RANK": isqrt(programs["tensors"].forward.outputs[0].size) - 1,
+        "MAX_RANK": max_rank,
         "N_COMPONENTS": line.inputs[0].size,
-        "N_INVARIANTS": line.outputs[0].size,
+        "N_INVARIANTS": line.results[0].size,
         "INVARIANTS": tuple(invariant.name for invariant in basis.basis.invariants),
     }
     if isinstance(spec, GeneralSpec):
@@ -288,5 +331,5 @@ def _manifest(spec: AnySpec, bases: Sequence[BasisProgram], files: list[str]) ->
     return manifest_text(content)
 
 
-def _operations(programs: Derivatives[StraightLine]) -> dict[str, int]:
+def _operations(programs: Derivatives[StraightLine | Table]) -> dict[str, int]:
     return {name: line.operations.total for name, line in programs._asdict().items()}

@@ -142,7 +142,11 @@ class _Reverse:
         """The cotangents of all weights, in the order of ``Layer.weights``."""
         found: list[Array] = []
         for member in self.layer.members:
-            found += [self.total(member.array)] if isinstance(member, Parameter) else self.inner[member.path]
+            match member:
+                case Parameter(array=array):
+                    found.append(self.total(array))
+                case Child(path=path):
+                    found += self.inner[path]
         return found
 
 

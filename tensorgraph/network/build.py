@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import sqrt
 
-from tensorgraph.algebra import component_count
+from tensorgraph.algebra import Layout, component_count
+from tensorgraph.algebra.spinors import spinor_components
 from tensorgraph.network.arrays import ATOM, PAIR, Array, Space, Term
 from tensorgraph.network.bases import BasisProgram
 from tensorgraph.network.hiphop import TWO, XYZ, applied, linear
 from tensorgraph.network.messages import lower_messages, paths
 from tensorgraph.network.pairs import (
     lower_distance,
+    lower_hypersphere,
     lower_pointwise,
     lower_radial,
+    lower_spinor_components,
     lower_tensor_components,
     lower_unit_vectors,
 )
@@ -28,6 +31,7 @@ from tensorgraph.network.statements import (
     Call,
     Child,
     Contract,
+    Fixed,
     Layer,
     Member,
     Normalise,
@@ -50,13 +54,9 @@ def potential(spec: GeneralSpec, bases: Sequence[BasisProgram]) -> Layer:
     layers = [layer for layer in spec.layers for _ in range(layer.repeat)]
     species, max_rank = Space("species", len(spec.species)), max(layer.density.max_rank for layer in layers)
     z, x = Array("z0", (ATOM, species)), Array("displacements", (PAIR, XYZ))
-    units, directions = Array("unit_vectors", (PAIR, XYZ)), Array("T", (PAIR, _components(max_rank)))
-    body: list[Statement] = [
-        Pointwise(Program("unit_vectors", lower_unit_vectors()), (units,), (x,), PAIR),
-        Pointwise(Program("tensors", lower_tensor_components(max_rank)), (directions,), (units,), PAIR),
-        *_radial(spec.radial, x),
-    ]
-    radial = body[-1].results[0]
+    around = _on_sphere if spec.radial.kind == "hypersphere" else _in_space
+    body = list(around(spec.radial, x, max_rank))
+    directions, radial = (statement.results[0] for statement in body[-2:])
     children, made, features = [], [], None
     for number, (layer, basis) in enumerate(zip(layers, bases, strict=True)):
         builder = _Builder(spec, layer, basis, number, z, directions, radial, features)
@@ -75,8 +75,33 @@ def potential(spec: GeneralSpec, bases: Sequence[BasisProgram]) -> Layer:
     return network
 
 
-def _components(max_rank: int) -> Space:
-    return Space("component", (max_rank + 1) ** 2)
+def _components(max_rank: int, dimension: int = 3) -> Space:
+    return Space("component", Layout.full(max_rank, dimension=dimension).size)
+
+
+def _in_space(radial: RadialSpec, x: Array, max_rank: int) -> tuple[Statement, ...]:
+    """Tensors of directions, and functions of distances, last."""
+    units, directions = Array("unit_vectors", (PAIR, XYZ)), Array("T", (PAIR, _components(max_rank)))
+    *before, functions = _radial(radial, x)
+    return (
+        *before,
+        Pointwise(Program("unit_vectors", lower_unit_vectors()), (units,), (x,), PAIR),
+        Pointwise(Program("tensors", lower_tensor_components(max_rank)), (directions,), (units,), PAIR),
+        functions,
+    )
+
+
+def _on_sphere(radial: RadialSpec, x: Array, max_rank: int) -> tuple[Statement, ...]:
+    """Tensors of points of the 3-sphere, to which a distance is one more angle; the switching function, last."""
+    both, points = Array("sphere", (PAIR, Space("element", 5))), Array("u", (PAIR, Space("axis", 4)))
+    directions = Array("T", (PAIR, _components(max_rank, 4)))
+    program = lower_hypersphere(radial.cutoff, radial.rfac0, radial.rmin0)
+    return (
+        Pointwise(Program("hypersphere", program), (both,), (x,), PAIR),
+        Part(points, both, 0),
+        Pointwise(Program("tensors", lower_spinor_components(max_rank)), (directions,), (points,), PAIR),
+        Part(Array("S", (PAIR, Space("function", 1))), both, 4),
+    )
 
 
 def _radial(radial: RadialSpec, x: Array) -> tuple[Statement, ...]:
@@ -150,7 +175,7 @@ class _Builder:
 
     def tensors(self) -> Array:
         """The tensors of directions up to the rank of the layer."""
-        wanted = _components(self.of.density.max_rank)
+        wanted = _components(self.of.density.max_rank, self.of.density.dimension)
         if wanted == self.directions.spaces[1]:
             return self.directions
         part = Array("T_layer", (PAIR, wanted))
@@ -171,10 +196,24 @@ class _Builder:
             return density
         channel = self.channels
         deviation = sqrt(2 / (species.extent * (channel.extent + function.extent)))
-        weights = self.parameter(Array("weights", (function, channel, species), "V"), Normal(deviation))
+        alone = channel.extent == function.extent == 1  # numbers of the same kind: SNAP's weights of elements
+        initial = Constant(1.0) if alone and self.of.density.dimension == 4 else Normal(deviation)
+        weights = self.parameter(Array("weights", (function, channel, species), "V"), initial)
         density = Array("A", (ATOM, tensors.spaces[1], channel))
-        self.body.append(Contract(density["ima"], (weights["nab"] * sums["imbn"],)))
+        terms = (weights["nab"] * sums["imbn"], *self.of_itself(tensors.spaces[1]))
+        self.body.append(Contract(density["ima"], terms))
         return density
+
+    def of_itself(self, component: Space) -> tuple[Term, ...]:
+        """In four dimensions the central atom itself, at the pole, where the tensors are the identity."""
+        density = self.of.density
+        if density.dimension == 3 or not density.self:
+            return ()
+        elements = (element for n in range(density.max_rank + 1) for element in spinor_components(n))
+        diagonal = (k for k, (a, b, imaginary) in enumerate(elements) if a == b and not imaginary)
+        pole = Array("pole", (component,), "P")
+        self.members.append(Fixed(pole, tuple((k, density.self) for k in diagonal)))
+        return (Term((pole["m"],)),)
 
     def of_features(self, tensors: Array, functions: Array) -> Array:
         """The density of features with ranks: messages of all couplings, each with radial weights of its own."""
@@ -201,7 +240,7 @@ class _Builder:
     def invariants(self, around: Array) -> Array:
         """The outputs of the basis: of each channel, or across all."""
         program = Program(self.basis.stem, self.basis.scalars)
-        outputs = Space("output", self.basis.scalars.forward.outputs[0][0].size)
+        outputs = Space("output", self.basis.scalars.forward.results[0].size)
         across = self.of.basis.across == "channels"
         values = Array("B", (ATOM, outputs) if across else (ATOM, outputs, around.spaces[2]))
         columns = None if across else around.spaces[2]

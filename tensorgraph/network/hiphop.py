@@ -31,7 +31,7 @@ from tensorgraph.network.statements import (
     Statement,
 )
 from tensorgraph.network.weights import Constant, Equidistant, Normal, Uniform
-from tensorgraph.scalar import Derivatives, ScalarProgram
+from tensorgraph.scalar import Derivatives, ScalarProgram, Table
 from tensorgraph.spec import NetworkSpec
 
 INTERACTIONS = ("FirstInteraction", "Interaction")
@@ -58,7 +58,7 @@ class _Sizes:
         return self.components.size != 1
 
 
-def hiphop(spec: NetworkSpec, max_rank: int, invariants: Derivatives[ScalarProgram]) -> Layer:
+def hiphop(spec: NetworkSpec, max_rank: int, invariants: Derivatives[ScalarProgram | Table]) -> Layer:
     """The potential: one-hot species and displacements to energy terms [n_atoms] in eV, that of the species first."""
     sizes = _Sizes(
         spec,
@@ -66,7 +66,7 @@ def hiphop(spec: NetworkSpec, max_rank: int, invariants: Derivatives[ScalarProgr
         Space("feature", spec.features),
         Space("function", spec.sensitivity.functions),
         Space("component", (max_rank + 1) ** 2),
-        Space("invariant", invariants.forward.outputs[0][0].size),
+        Space("invariant", invariants.forward.results[0].size),
         Program("invariants", invariants),
     )
     z, x = Array("z0", (ATOM, sizes.species)), Array("displacements", (PAIR, XYZ))

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from tensorgraph.network.arrays import ATOM, PAIR, Array, Factor, Space, Term
 from tensorgraph.network.statements import Call, Contract, Layer, Normalise, NormaliseAdjoint, Part, Place, Pointwise
-from tensorgraph.scalar import evaluate
 
 Values = NDArray[np.float64]
 
@@ -41,6 +40,11 @@ def run(layer: Layer, weights: Mapping[str, Values], inputs: Mapping[str, Values
     interpreter = _Interpreter(weights, dict(inputs), pairs)
     for parameter in layer.parameters:
         interpreter.values[parameter.name] = np.asarray(weights[parameter.name], dtype=np.float64)
+    for fixed in layer.fixed:
+        values = np.zeros([space.extent for space in fixed.array.spaces])
+        for position, value in fixed.values:
+            values.flat[position] = value
+        interpreter.values[fixed.name] = values
     for statement in layer.body:
         interpreter.run(statement)
     return [interpreter.values[output.name] for output in layer.outputs]
@@ -69,7 +73,7 @@ class _Interpreter:
             ref.name: self.elements(ref.size, array, statement)
             for ref, array in zip(program.inputs, statement.sources, strict=True)
         }
-        found = evaluate(program.program, given)
+        found = program.run(given)
         for ref, array in zip(program.outputs, statement.results, strict=True):
             self.values[array.name] = self.gathered(found[ref.name], array, statement)
 

@@ -6,12 +6,15 @@ Lengths are in Å. Irrational constants are the rationals that their float64 val
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from math import comb
 
 from tensorgraph.algebra import components, projection
+from tensorgraph.algebra.spinors import spinor_components
 from tensorgraph.scalar import ArrayRef, Builder, Derivatives, Linear, ScalarProgram
 from tensorgraph.scalar.derivatives import Argument, derived
+from tensorgraph.scalar.ir import ZERO
 
 
 def lower_tensor_components(max_rank: int, dimension: int = 3) -> Derivatives[ScalarProgram]:
@@ -33,6 +36,59 @@ def _monomial(builder: Builder, axes: Sequence[Linear], exponents: Sequence[int]
         for _ in range(exponent):
             result = builder.product(result, axis)
     return result
+
+
+def lower_spinor_components(max_rank: int) -> Derivatives[ScalarProgram]:
+    """From a point of the 3-sphere to the real components of its powers of ranks 0 to ``max_rank``, and derivatives.
+
+    The components are those of `tensorgraph.algebra.spinors`: of rank n from rank n - 1 by two products each, as for
+    hyperspherical harmonics (Varshalovich, Moskalev, Khersonskii, Quantum Theory of Angular Momentum, 1988, 4.8).
+    """
+    builder = Builder()
+    point = Argument.of(builder, ArrayRef("points", 4))
+    w, x, y, z = point.elements
+    matrix = (((w, -z), (-y, -x)), ((y, -x), (w, z)))  # of 1/2: u0 - i u·σ
+    lower: dict[tuple[int, int], Complex] = {(0, 0): (builder.one, ZERO)}
+    values = [builder.one]
+    for n in range(1, max_rank + 1):
+        here = {
+            (a, b): _raised(builder, matrix, lower, n, a, b)
+            for a in range(n + 1)
+            for b in range(n + 1)
+            if (a, b) <= (n - a, n - b)
+        }
+        values += [here[a, b][imaginary].scaled(comb(n, a)) for a, b, imaginary in spinor_components(n)]
+        partners = {(n - a, n - b): _partner(value, (-1) ** (a + b)) for (a, b), value in here.items()}
+        lower = partners | here
+    return derived(builder, [point], ArrayRef("components", len(values)), values)
+
+
+Complex = tuple[Linear, Linear]
+"""Real and imaginary part."""
+
+
+def _raised(
+    builder: Builder,
+    matrix: Sequence[Sequence[Complex]],
+    lower: Mapping[tuple[int, int], Complex],
+    n: int,
+    a: int,
+    b: int,
+) -> Complex:
+    """A component of rank n: one of its factors has its left spinor index fixed, over the right one is averaged."""
+    row, left = (0, a) if a < n else (1, a - 1)
+    real: list[Linear] = []
+    imaginary: list[Linear] = []
+    for column, right, share in ((0, b, Fraction(n - b, n)), (1, b - 1, Fraction(b, n))):
+        if share:
+            (p, q), (r, s) = matrix[row][column], lower[left, right]
+            real += [builder.product(p, r).scaled(share), builder.product(q, s).scaled(-share)]
+            imaginary += [builder.product(p, s).scaled(share), builder.product(q, r).scaled(share)]
+    return builder.sum(real), builder.sum(imaginary)
+
+
+def _partner(value: Complex, sign: int) -> Complex:
+    return value[0].scaled(sign), value[1].scaled(-sign)
 
 
 def lower_unit_vectors() -> Derivatives[ScalarProgram]:
@@ -62,6 +118,30 @@ def lower_pointwise(function: str) -> Derivatives[ScalarProgram]:
     (x,) = argument.elements
     value = builder.product(x, builder.apply("sigmoid", x)) if function == "silu" else builder.apply(function, x)
     return derived(builder, [argument], ArrayRef("y", 1), [value])
+
+
+def lower_hypersphere(cutoff: float, rfac0: float, rmin0: float) -> Derivatives[ScalarProgram]:
+    """From displacements in Å to points of the 3-sphere, and SNAP's switching function.
+
+    The point is (cos θ, sin θ x / r), θ = rfac0 π (r - rmin0) / (R_c - rmin0); the function, last of the five elements,
+    is cos²(π/2 (r - rmin0) / (R_c - rmin0)) from rmin0 to the cutoff R_c, one below and zero beyond (Thompson, Swiler,
+    Trott, Foiles and Tucker, J. Comput. Phys. 285, 316, 2015, and LAMMPS, compute sna/atom).
+    """
+    builder = Builder()
+    displacement = Argument.of(builder, ArrayRef("displacements", 3))
+    r, width = _distance(builder, displacement.elements), Fraction(cutoff) - Fraction(rmin0)
+    along = builder.sum([r, builder.one.scaled(-Fraction(rmin0))]).scaled(1 / width)
+    angle = along.scaled(Fraction(rfac0 * math.pi))
+    short = builder.product(builder.apply("sin", angle), builder.apply("reciprocal", r))
+    vector = [builder.product(x, short) for x in displacement.elements]
+    cosine = builder.apply("cos", along.scaled(Fraction(math.pi / 2)))
+    falling = builder.product(cosine, cosine)
+    if rmin0:
+        near = builder.sum([builder.one, -builder.apply("inside", along)])
+        falling = builder.sum([falling, builder.product(near, builder.sum([builder.one, -falling]))])
+    inside = builder.apply("inside", builder.sum([builder.one.scaled(Fraction(cutoff)), -r]))
+    values = [builder.apply("cos", angle), *vector, builder.product(falling, inside)]
+    return derived(builder, [displacement], ArrayRef("sphere", 5), values)
 
 
 def _distance(builder: Builder, displacement: Sequence[Linear]) -> Linear:

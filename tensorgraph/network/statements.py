@@ -8,13 +8,14 @@ anything that depends on values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 from tensorgraph.network.arrays import PAIR, RUNNING, Array, Factor, Space, Term
-from tensorgraph.network.weights import Initial
-from tensorgraph.scalar import ArrayRef, Axes, Derivatives, ScalarProgram
+from tensorgraph.network.weights import Fixed, Parameter
+from tensorgraph.scalar import ArrayRef, Axes, Derivatives, ScalarProgram, Table, evaluate, evaluate_table
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,11 @@ class Program:
     """A scalar program by its name, with its derivatives; ``order`` 0 is the value, 1 its vector-Jacobian product."""
 
     name: str
-    derivatives: Derivatives[ScalarProgram] = field(repr=False)
+    derivatives: Derivatives[ScalarProgram | Table] = field(repr=False)
     order: int = 0
 
     @property
-    def program(self) -> ScalarProgram:
+    def program(self) -> ScalarProgram | Table:
         """What is run."""
         return self.derivatives[self.order]
 
@@ -80,7 +81,12 @@ class Program:
     @property
     def outputs(self) -> tuple[ArrayRef, ...]:
         """What it makes."""
-        return tuple(array for array, _ in self.program.outputs)
+        return self.program.results
+
+    def run(self, arrays: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        """Its meaning, element by element."""
+        program = self.program
+        return evaluate_table(program, arrays) if isinstance(program, Table) else evaluate(program, arrays)
 
     def __str__(self) -> str:
         return self.name + "'" * self.order
@@ -242,19 +248,6 @@ class NormaliseAdjoint:
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """Trained numbers of a layer, by the name that they have in a state dict, and how they begin."""
-
-    array: Array
-    initial: Initial
-
-    @property
-    def name(self) -> str:
-        """In the state dict of the layer; dots separate modules."""
-        return self.array.name
-
-
-@dataclass(frozen=True)
 class Child:
     """A layer inside another, and where: its weights have the path before their names."""
 
@@ -283,7 +276,7 @@ class Call:
 
 
 Statement = Contract | Pointwise | Normalise | NormaliseAdjoint | Part | Place | Call
-Member = Parameter | Child
+Member = Parameter | Fixed | Child
 
 
 @dataclass(frozen=True)
@@ -308,6 +301,11 @@ class Layer:
         return tuple(member for member in self.members if isinstance(member, Parameter))
 
     @property
+    def fixed(self) -> tuple[Fixed, ...]:
+        """Its numbers that are not trained."""
+        return tuple(member for member in self.members if isinstance(member, Fixed))
+
+    @property
     def children(self) -> tuple[Child, ...]:
         """The layers that it calls."""
         return tuple(member for member in self.members if isinstance(member, Child))
@@ -317,7 +315,7 @@ class Layer:
         for member in self.members:
             if isinstance(member, Parameter):
                 yield member.name, member
-            else:
+            elif isinstance(member, Child):
                 yield from ((f"{member.path}.{name}", parameter) for name, parameter in member.layer.weights())
 
     def layers(self) -> Iterator[Layer]:
@@ -334,7 +332,7 @@ class Layer:
         Raises:
             ValueError: the first statement that is wrong.
         """
-        there = [*self.inputs, *(parameter.array for parameter in self.parameters)]
+        there = [*self.inputs, *(m.array for m in self.parameters), *(m.array for m in self.fixed)]
         for statement in self.body:
             statement.verify()
             for source in statement.sources:
@@ -355,6 +353,7 @@ class Layer:
     def __str__(self) -> str:
         lines = [f"{self.name}({', '.join(map(str, self.inputs))}): {self.title}"]
         lines += [f"    {parameter.array}  begins as {parameter.initial}" for parameter in self.parameters]
+        lines += [f"    {fixed.array}  is fixed" for fixed in self.fixed]
         lines += [f"    {statement}" for statement in self.body]
         return "\n".join([*lines, f"    return {', '.join(array.name for array in self.outputs)}"])
 
@@ -382,6 +381,7 @@ __all__ = [
     "Call",
     "Child",
     "Contract",
+    "Fixed",
     "Layer",
     "Normalise",
     "NormaliseAdjoint",

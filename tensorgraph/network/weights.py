@@ -1,8 +1,10 @@
-"""How weights begin: drawn, or fixed numbers."""
+"""The numbers of a layer: weights, drawn or set in the beginning, and what is not trained."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from tensorgraph.network.arrays import Array
 
 
 @dataclass(frozen=True)
@@ -48,3 +50,29 @@ class Equidistant:
 
 
 Initial = Normal | Uniform | Constant | Equidistant
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """Trained numbers of a layer, by the name that they have in a state dict, and how they begin."""
+
+    array: Array
+    initial: Initial
+
+    @property
+    def name(self) -> str:
+        """In the state dict of the layer; dots separate modules."""
+        return self.array.name
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Numbers of a layer that are not trained and that no state dict holds, by position; the others are zero."""
+
+    array: Array
+    values: tuple[tuple[int, float], ...]
+
+    @property
+    def name(self) -> str:
+        """Of the attribute."""
+        return self.array.name

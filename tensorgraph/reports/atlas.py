@@ -48,7 +48,7 @@ def _header(compilation: Compilation) -> str:
         (name.replace("_", " "), *map(_grouped, (cost.additions, cost.multiplications, cost.total)))
         for name, cost in ((name, line.operations) for name, line in compilation.instructions._asdict().items())
     ]
-    dense = sum(contraction_cost(graph) for graph in basis.graphs)
+    dense = sum(contraction_cost(graph, basis.layout.dimension) for graph in basis.graphs)
     steps = _counted(len(compilation.contractions.steps), "shared contraction")
     left_out = _counted(len(basis.dropped), "graph") + " tried and left out" if basis.dropped else "nothing left out"
     return (

@@ -83,7 +83,8 @@ def basis_table(basis: Basis) -> RenderableType:
 
 def build_table(compilation: Compilation) -> RenderableType:
     """The basis, and what the programs cost."""
-    dense = sum(contraction_cost(graph) for graph in compilation.basis.graphs)
+    dimension = compilation.basis.layout.dimension
+    dense = sum(contraction_cost(graph, dimension) for graph in compilation.basis.graphs)
     table = Table(title="operations per (atom, channel)", title_justify="left", box=None, pad_edge=False)
     for heading in ("program", "additions", "multiplications", "total", "live values"):
         table.add_column(heading, justify="left" if heading == "program" else "right")
@@ -97,11 +98,11 @@ def build_table(compilation: Compilation) -> RenderableType:
     found = (
         proved if compilation.contractions.proved_cheapest else "the cheapest found; the search did not get to its end"
     )
-    summary = Text(
-        f"{len(steps)} contractions, shared ({found}); largest intermediate has rank {largest}. "
-        f"Dense contractions of each graph alone would take {dense} operations forward."
-    )
-    return Group(basis_table(compilation.basis), Text(), table, Text(), summary)
+    summary = f"{len(steps)} contractions, shared ({found}); largest intermediate has rank {largest}."
+    if rows := compilation.bases[0].rows:
+        summary = f"A table of {rows} products of components, none shared, and one loop over it."
+    summary += f" Dense contractions of each graph alone would take {dense} operations forward."
+    return Group(basis_table(compilation.basis), Text(), table, Text(), Text(summary))
 
 
 def kernels_table(study: KernelStudy) -> RenderableType:

@@ -24,6 +24,11 @@ def printed(package: str, stem: str) -> dict[str, bytes]:
     return {name: body(name, folder.joinpath(name).read_bytes()) for name in names}
 
 
+def table(package: str, stem: str) -> bytes:
+    """The table that a package holds in place of programs."""
+    return resources.files(package).joinpath(f"{stem}.json").read_bytes()
+
+
 def body(name: str, text: bytes) -> bytes:
     """A file without the lines of comment that it begins with: they name the spec that it was printed for."""
     sign = b"#" if name.endswith(".py") else b"//"

@@ -6,6 +6,8 @@ from tensorgraph.scalar.instructions import Instruction, Opcode, OperationCount,
 from tensorgraph.scalar.ir import ArrayRef, Axes, Builder, Linear, ScalarProgram, evaluate
 from tensorgraph.scalar.lowering import lower_invariants
 from tensorgraph.scalar.scheduling import scheduled
+from tensorgraph.scalar.tables import Table, evaluate_table, table_derivatives
+from tensorgraph.scalar.tabulating import check_products, products_of, tabulated
 
 __all__ = [
     "ArrayRef",
@@ -19,8 +21,14 @@ __all__ = [
     "ScalarProgram",
     "Store",
     "StraightLine",
+    "Table",
+    "check_products",
     "evaluate",
+    "evaluate_table",
     "lower_invariants",
+    "products_of",
     "scheduled",
+    "table_derivatives",
+    "tabulated",
     "vector_jacobian_product",
 ]

@@ -12,7 +12,7 @@ from tensorgraph.scalar.ir import ArrayRef, Builder, Linear, ScalarProgram
 from tensorgraph.scalar.scaling import rescaled
 from tensorgraph.scalar.sharing import shared
 
-T = TypeVar("T")
+T = TypeVar("T", covariant=True)
 
 
 class Derivatives(NamedTuple, Generic[T]):

@@ -111,6 +111,11 @@ class ScalarProgram:
     nodes: tuple[Node, ...]
     outputs: tuple[tuple[ArrayRef, tuple[Linear, ...]], ...]
 
+    @property
+    def results(self) -> tuple[ArrayRef, ...]:
+        """The output arrays."""
+        return tuple(array for array, _ in self.outputs)
+
     def verify(self) -> None:
         """Checks single assignment, canonical form, and that every value is used.
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from tensorgraph.spec.model import Allowed, SpecModel, refused
 
@@ -52,18 +52,27 @@ class LinearForm:
         return " + ".join(terms)
 
 
+def _text(value: object) -> object:
+    return str(value) if type(value) is int else value  # a constant alone is a number in YAML
+
+
 def _canonical(text: str) -> str:
     return str(LinearForm.parse(text))
 
 
 class DegreeSpec(SpecModel):
-    """Which graphs are small enough: those whose vertices have degrees that add up to at most the limit."""
+    """Which graphs have the right size: those whose vertices have degrees that add up to what is wanted."""
 
     limit: Annotated[
-        int,
-        Allowed("an integer from 1 to 100, at least the constant of the form"),
+        int | None,
+        Allowed("an integer from 1 to 100, at least the constant of the form; no key limit with the key exactly"),
         Field(ge=1, le=100, title="Limit", description="The largest degree of a graph: the sum over its vertices."),
-    ]
+    ] = None
+    exactly: Annotated[
+        int | None,
+        Allowed("an integer from 1 to 100, at least the constant of the form; no key exactly with the key limit"),
+        Field(ge=1, le=100, title="Exactly", description="The degree that every graph has."),
+    ] = None
     of: Annotated[
         str,
         Allowed(
@@ -71,15 +80,33 @@ class DegreeSpec(SpecModel):
             f"(the rank), each at most once, with integers from 0 to {MAX_COEFFICIENT} that are not all 0"
         ),
         Field(max_length=64, title="Of", description="The degree of a vertex: a linear form in n and l."),
-        Field(json_schema_extra={"pattern": _PATTERN}),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "string", "pattern": _PATTERN, "maxLength": 64},
+                    {"type": "integer", "minimum": 1, "maximum": MAX_COEFFICIENT},
+                ]
+            }
+        ),
+        BeforeValidator(_text),
         AfterValidator(_canonical),
     ]
 
     @model_validator(mode="after")
     def _lets_a_vertex_in(self) -> "DegreeSpec":
-        if self.limit < self.constant:
-            raise refused(f"is {self.limit}, and no vertex has a degree below {self.constant}", "limit")
+        if self.limit is None and self.exactly is None:
+            raise refused("is missing, and exactly is too", "limit")
+        if self.limit is not None and self.exactly is not None:
+            raise refused(f"is {self.exactly}, beside limit, which is {self.limit}", "exactly", sibling="limit")
+        if self.bound < self.constant:
+            key = "limit" if self.exactly is None else "exactly"
+            raise refused(f"is {self.bound}, and no vertex has a degree below {self.constant}", key)
         return self
+
+    @property
+    def bound(self) -> int:
+        """The largest degree of a graph."""
+        return self.limit or self.exactly or 0
 
     @property
     def constant(self) -> int:

@@ -21,7 +21,10 @@ class GeneralSpec(PackageSpec):
     species: Species
     radial: Annotated[
         RadialSpec,
-        Allowed("a mapping with the key kind and optionally functions, cutoff, soft_min, soft_max, mix, channels"),
+        Allowed(
+            "a mapping with the key kind and optionally functions, cutoff, soft_min, soft_max, mix, channels, "
+            "rfac0, rmin0"
+        ),
         Field(title="Radial", description="The functions of the distance of a pair."),
     ]
     layers: Annotated[
@@ -39,6 +42,7 @@ class GeneralSpec(PackageSpec):
     def _sections_agree(self) -> "GeneralSpec":
         for index, layer in enumerate(self.layers):
             self._check_source(index, layer)
+            self._check_dimension(index, layer)
             self._check_outputs(index, layer)
             self._check_across(index, layer)
             self._check_update(index, layer)
@@ -50,6 +54,21 @@ class GeneralSpec(PackageSpec):
         if layer.density.of != wanted:
             which = "a later" if index else "the first"
             raise refused(f"is {layer.density.of} in {which} layer", "layers", index, "density", "of")
+
+    def _check_dimension(self, index: int, layer: LayerSpec) -> None:
+        on_sphere = self.radial.kind == "hypersphere"
+        for wrong in self._not_of_dimension(layer, on_sphere):
+            raise refused(f"is {layer.density.dimension}, {wrong}", "layers", index, "density", "dimension")
+
+    def _not_of_dimension(self, layer: LayerSpec, on_sphere: bool) -> Iterator[str]:
+        if layer.density.dimension == 3:
+            if on_sphere:
+                yield f"and radial.kind is {self.radial.kind}"
+            return
+        if not on_sphere:
+            yield f"and radial.kind is {self.radial.kind}"
+        if len(self.layers) > 1 or layer.repeat > 1:
+            yield "and there are several layers"
 
     def _check_outputs(self, index: int, layer: LayerSpec) -> None:
         if layer.basis.outputs == (0,):

@@ -47,5 +47,5 @@ GRADED = Names("family", ["linear", "products", "connected"])
 """Families that a degree may limit, and that may take a tensor from any channel."""
 COVARIANT = Names("family", ["linear", "products"])
 """Families with outputs of ranks above 0."""
-RADIAL_KINDS = Names("radial function", ["inverse_gaussian", "chebyshev", "bessel"])
+RADIAL_KINDS = Names("radial function", ["inverse_gaussian", "chebyshev", "bessel", "hypersphere"])
 READOUTS = Names("readout", ["linear"])

@@ -23,11 +23,14 @@ RadialKind = Annotated[str, AfterValidator(RADIAL_KINDS.check), Field(json_schem
 LayerFamily = Annotated[str, AfterValidator(FAMILIES.check), Field(json_schema_extra=FAMILIES.schema)]
 ReadoutKind = Annotated[str, AfterValidator(READOUTS.check), Field(json_schema_extra=READOUTS.schema)]
 
+_ANGLES: Final = ("rfac0", "rmin0")
 _WITHOUT_MEANING: Final[dict[str, tuple[str, ...]]] = {
-    "inverse_gaussian": (),
-    "chebyshev": ("soft_max",),
-    "bessel": ("soft_min", "soft_max"),
+    "inverse_gaussian": _ANGLES,
+    "chebyshev": ("soft_max", *_ANGLES),
+    "bessel": ("soft_min", "soft_max", *_ANGLES),
+    "hypersphere": ("functions", "soft_min", "soft_max", "mix", "channels"),
 }
+"""Keys that say nothing with a kind; those of a kind that was added from outside are all but the angles."""
 
 
 class RadialSpec(SpecModel):
@@ -36,21 +39,28 @@ class RadialSpec(SpecModel):
     kind: Annotated[
         RadialKind,
         Allowed(RADIAL_KINDS),
-        Field(title="Kind", description="Gaussians of 1/r, Chebyshev polynomials, or spherical Bessel functions."),
+        Field(title="Kind"),
+        Field(
+            description="Gaussians of 1/r, Chebyshev polynomials, spherical Bessel functions, or SNAP's switching "
+            "function with the distance as an angle of the 3-sphere."
+        ),
     ]
     functions: Annotated[
         int,
-        Allowed("an integer from 1 to 256"),
+        Allowed("an integer from 1 to 256; no key functions with kind: hypersphere"),
         Field(ge=1, le=256, title="Functions", description="The number of radial functions."),
     ] = 8
     cutoff: Annotated[
         float,
-        Allowed("a number of ångström from 0.1 to 100, above soft_min"),
+        Allowed("a number of ångström from 0.1 to 100, above soft_min and rmin0"),
         Field(ge=0.1, le=100, title="Cutoff", description="The distance beyond which atoms do not interact, in Å."),
     ] = 5.0
     soft_min: Annotated[
         float,
-        Allowed("a number of ångström from 0.01 to 100, below cutoff and soft_max; no key soft_min with kind: bessel"),
+        Allowed(
+            "a number of ångström from 0.01 to 100, below cutoff and soft_max; no key soft_min with kind: bessel or "
+            "hypersphere"
+        ),
         Field(ge=0.01, le=100, title="Soft minimum"),
         Field(
             description="In Å: the first centre of Gaussians, or where the interval of Chebyshev polynomials begins."
@@ -65,7 +75,7 @@ class RadialSpec(SpecModel):
     ] = 5.5
     mix: Annotated[
         Literal["none", "species_pair"],
-        Allowed("none or species_pair"),
+        Allowed("none or species_pair; no key mix with kind: hypersphere"),
         Field(title="Mix", description="species_pair: each pair of species has its own combinations of the functions."),
     ] = "none"
     channels: Annotated[
@@ -73,13 +83,26 @@ class RadialSpec(SpecModel):
         Allowed("an integer from 1 to 64, above 1 only with mix: species_pair"),
         Field(ge=1, le=64, title="Channels", description="The number of combinations of the functions."),
     ] = 1
+    rfac0: Annotated[
+        float,
+        Allowed("a number above 0 and at most 1, with kind: hypersphere; else no key rfac0"),
+        Field(gt=0, le=1, title="rfac0", description="The polar angle at the cutoff, in units of π."),
+    ] = 0.99363
+    rmin0: Annotated[
+        float,
+        Allowed("a number of ångström from 0, below cutoff, with kind: hypersphere; else no key rmin0"),
+        Field(ge=0, le=100, title="rmin0", description="The distance in Å whose polar angle is zero."),
+    ] = 0.0
 
     @model_validator(mode="after")
     def _keys_agree(self) -> "RadialSpec":
-        without = _WITHOUT_MEANING.get(self.kind, ())
-        for key in ("soft_min", "soft_max"):
-            if key in without and key in self.model_fields_set:
+        without = _WITHOUT_MEANING.get(self.kind, _ANGLES)
+        for key in without:
+            if key in self.model_fields_set:
                 raise refused(f"has no meaning with kind: {self.kind}", key)
+        if "rmin0" not in without and self.rmin0 >= self.cutoff:
+            wrong = f"is {self.rmin0!r}, not below cutoff, which is {self.cutoff!r}"
+            raise refused(wrong, "rmin0", sibling="cutoff")
         if "soft_min" not in without and self.soft_min >= self.cutoff:
             wrong = f"is {self.soft_min!r}, not below cutoff, which is {self.cutoff!r}"
             raise refused(wrong, "soft_min", sibling="cutoff")
@@ -93,7 +116,7 @@ class RadialSpec(SpecModel):
     @model_serializer(mode="wrap")
     def _with_meaning(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A key that the kind gives no meaning is refused, so it is not written either."""
-        without = _WITHOUT_MEANING.get(self.kind, ())
+        without = _WITHOUT_MEANING.get(self.kind, _ANGLES)
         return {key: value for key, value in handler(self).items() if key not in without}
 
 
@@ -122,11 +145,26 @@ class DensitySpec(SpecModel):
         Field(title="Of", description="What the neighbours bring: their species, or features of the layer before."),
     ] = "species"
     dimension: Annotated[
-        Literal[3],
+        Literal[3, 4],
         BeforeValidator(_integer),
-        Allowed("3"),
+        Allowed("3, or 4 with radial.kind: hypersphere"),
         Field(title="Dimension", description="The dimension of the space that the tensors are of."),
     ] = 3
+    self: Annotated[
+        float,
+        Allowed("a number from 0 to 100, with dimension: 4; else no key self"),
+        Field(ge=0, le=100, title="Self", description="The weight of the central atom itself, at the pole."),
+    ] = 1.0
+
+    @model_validator(mode="after")
+    def _pole_exists(self) -> "DensitySpec":
+        if self.dimension == 3 and "self" in self.model_fields_set:
+            raise refused("has no meaning with dimension: 3", "self")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _with_meaning(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key != "self" or self.dimension == 4}
 
 
 def _ranks(outputs: tuple[int, ...]) -> tuple[int, ...]:
@@ -174,7 +212,8 @@ class BasisLayerSpec(SpecModel):
     degree: Annotated[
         DegreeSpec | None,
         Allowed(
-            "a mapping with the keys limit and of, with the families linear, products and connected; or no key degree"
+            "a mapping with the keys of and limit or exactly, with the families linear, products and connected; or no "
+            "key degree"
         ),
         Field(title="Degree", description="A bound for the size of graphs, beside the body order."),
     ] = None
@@ -228,7 +267,7 @@ class LayerSpec(SpecModel):
 
     density: Annotated[
         DensitySpec,
-        Allowed("a mapping with the key max_rank and optionally channels, of, dimension"),
+        Allowed("a mapping with the key max_rank and optionally channels, of, dimension, self"),
         Field(title="Density", description="The tensors of every atom."),
     ]
     basis: Annotated[

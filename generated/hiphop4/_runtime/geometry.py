@@ -16,13 +16,14 @@ from .grouping import PairGroups, PairIndex
 class Geometry:
     """What every layer needs of the pairs, sorted by central atom i.
 
-    `radial` [n_pairs, 2]: 1/r in 1/Å and the cutoff function; `unit_vectors` [n_pairs, 3]: directions from i to j;
-    `distance` [n_pairs, 1] in Å; `kinds` [n_atoms]: which of the species each atom is, a number beyond the last for
-    none of them.
+    `displacements` [n_pairs, 3] from i to j in Å, at most twice the cutoff along each axis; `distance` [n_pairs, 1] in
+    Å; `radial` [n_pairs, 2]: 1/r in 1/Å and the cutoff function; `unit_vectors` [n_pairs, 3]: directions from i to j;
+    `kinds` [n_atoms]: which of the species each atom is, a number beyond the last for none of them.
     """
 
     groups: PairGroups
     kinds: Tensor
+    displacements: Tensor
     distance: Tensor
     radial: Tensor
     unit_vectors: Tensor
@@ -52,7 +53,7 @@ class Geometry:
         displacements = groups.sort(displacements).clamp(-2 * cutoff, 2 * cutoff)
         distance = torch.linalg.vector_norm(displacements, dim=1, keepdim=True)
         radial = torch.cat([1 / distance, cutoff_function(distance, cutoff)], dim=1)
-        return cls(groups, kinds, distance, radial, displacements / distance)
+        return cls(groups, kinds, displacements, distance, radial, displacements / distance)
 
 
 def _flat(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from .geometry import Geometry
 from .grouping import PairGroups, group_sum
 from .inputs import check_atoms, check_cutoff, check_pairs, check_types
+from .modules import Fixed
 from .operators import check_recording, is_traced, without_autocast
 
 
@@ -78,7 +79,7 @@ class Potential(torch.nn.Module):
         super().__init__()
         self.validate = True
         self.register_buffer("species", self._known_species(torch.get_default_device()), persistent=False)
-        self.register_load_state_dict_post_hook(_renew_species)
+        self.register_load_state_dict_post_hook(_renew_constants)
 
     species: Tensor
 
@@ -92,7 +93,7 @@ class Potential(torch.nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """What `to` and the like do; those of a model on the meta device would leave `species` without values."""
         super()._apply(fn, recurse)
-        _renew_species(self)
+        _renew_constants(self)
         return self
 
     @property
@@ -219,9 +220,13 @@ class Potential(torch.nn.Module):
         return f"{self.NAME}: {', '.join(filter(None, (symbols, self.BASIS)))}, cutoff {self.CUTOFF} Å"
 
 
-def _renew_species(model: Potential, _loaded: object = None) -> None:
-    """Puts the constant `species`, which no state dict holds, where the weights are."""
-    model.species = model._known_species(model.energy_heads.of_species.weight.device)
+def _renew_constants(model: Potential, _loaded: object = None) -> None:
+    """Puts the constants `species` and `Fixed`, which no state dict holds, where the weights are."""
+    weight = model.energy_heads.of_species.weight
+    model.species = model._known_species(weight.device)
+    for module in model.modules():
+        if isinstance(module, Fixed):
+            module.renew(weight)
 
 
 def _kinds(is_species: Tensor) -> Tensor:

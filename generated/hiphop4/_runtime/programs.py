@@ -8,6 +8,7 @@ order three and above are taken by PyTorch through the plain functions.
 import importlib
 from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,8 +37,8 @@ class Printed:
         self.source = native.Source.of(f"{stem}_cpu.c", self.texts[f"{stem}_cpu.c"], trial)
 
 
-class Programs:
-    """The programs of a stem in a package over atoms and channels, and their three operators.
+class Operators:
+    """Value, gradient and double gradient over atoms and channels as operators; a subclass says how they run.
 
     Attributes:
         forward: ``[n, n_inputs, channels]`` -> ``[n, n_outputs, channels]``, differentiable to any order.
@@ -45,32 +46,33 @@ class Programs:
         double_backward: those and a cotangent of backward's result -> cotangents of backward's two arguments.
     """
 
-    def __init__(self, package: str, stem: str, n_inputs: int, n_outputs: int, positive: bool = False) -> None:
-        """`positive`: what the programs take is a distance, and new C programs are tried with such."""
-        self.n_inputs, self.n_outputs = n_inputs, n_outputs
+    def __init__(self, n_inputs: int, n_outputs: int, plain: Any, code: Mapping[str, bytes]) -> None:
+        """`plain` has the three as functions of PyTorch; `code` is what was printed for them, by file."""
+        self.n_inputs, self.n_outputs, self.plain = n_inputs, n_outputs, plain
         self.fakes: dict[str, Callable] = {
             "forward": self._fake_forward,
             "backward": self._fake_backward,
             "double_backward": self._fake_double_backward,
         }
-        implementations: dict[str, Callable] = {"forward": self._forward, "backward": self._backward}
-        implementations["double_backward"] = self._double_backward
-        self.printed = Printed(package, stem, trials.of_programs(implementations, n_inputs, n_outputs, positive))
-        self.plain, self.source, code = self.printed.plain, self.printed.source, self.printed.texts
         self.forward = operator("forward", self._forward, self._fake_forward, self._forward_vjp, code)
         self.backward = operator("backward", self._backward, self._fake_backward, self._backward_vjp, code)
         self.double_backward = operator(
             "double_backward", self._double_backward, self._fake_double_backward, self._double_backward_vjp, code
         )
 
+    @property
+    def implementations(self) -> dict[str, Callable]:
+        """What the operators run, in their order."""
+        return {"forward": self._forward, "backward": self._backward, "double_backward": self._double_backward}
+
     def _forward(self, inputs: Tensor) -> Tensor:
-        return self._run("forward", inputs)
+        return self._checked("forward", inputs)
 
     def _backward(self, inputs: Tensor, grad_outputs: Tensor) -> Tensor:
-        return self._run("backward", inputs, grad_outputs)
+        return self._checked("backward", inputs, grad_outputs)
 
     def _double_backward(self, inputs: Tensor, grad_outputs: Tensor, grad_grad_inputs: Tensor) -> tuple[Tensor, Tensor]:
-        return self._run("double_backward", inputs, grad_outputs, grad_grad_inputs)
+        return self._checked("double_backward", inputs, grad_outputs, grad_grad_inputs)
 
     def _fake_forward(self, inputs):
         return inputs.new_empty((inputs.shape[0], self.n_outputs, inputs.shape[2]))
@@ -92,17 +94,33 @@ class Programs:
         """Order three and above: differentiate the plain functions, which PyTorch traces."""
         return derivatives(self.plain.double_backward, ctx.saved_tensors, ctx.needs_input_grad, grads)
 
-    def _run(self, name: str, *tensors: Tensor):
-        self._check(name, tensors)
-        # C programs take vectors of channels: one channel of many atoms is many channels of one atom.
-        on_cpu = self._transposed if tensors[0].shape[2] == 1 else self._run_on_cpu
-        return dispatch(name, self.printed.kernels, self.plain, tensors, lambda: on_cpu(name, *tensors))
+    def _checked(self, name: str, *tensors: Tensor):
+        """Compiled code does not check shapes: a mismatch would read out of bounds."""
+        check_types(name, tensors)
+        atoms, channels = tensors[0].shape[0], tensors[0].shape[-1]
+        sizes = (self.n_inputs, self.n_outputs, self.n_inputs)
+        check_shapes(name, tensors, [(atoms, size, channels) for size in sizes])
+        return self._run(name, *tensors)
 
-    def _transposed(self, name: str, *tensors: Tensor):
-        found = self._run_on_cpu(name, *(tensor.permute(2, 1, 0) for tensor in tensors))
-        if isinstance(found, Tensor):
-            return found.permute(2, 1, 0).contiguous()
-        return tuple(tensor.permute(2, 1, 0).contiguous() for tensor in found)
+    def _run(self, name: str, *tensors: Tensor):
+        """The function of this name of these tensors."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how its operators run")
+
+
+class Programs(Operators):
+    """The printed programs of a stem in a package, and their three operators."""
+
+    def __init__(self, package: str, stem: str, n_inputs: int, n_outputs: int, positive: bool = False) -> None:
+        """`positive`: what the programs take is a distance, and new C programs are tried with such."""
+        trial = trials.of_programs(self.implementations, n_inputs, n_outputs, positive)
+        self.printed = Printed(package, stem, trial)
+        self.source = self.printed.source
+        super().__init__(n_inputs, n_outputs, self.printed.plain, self.printed.texts)
+
+    def _run(self, name: str, *tensors: Tensor):
+        # C programs take vectors of channels: one channel of many atoms is many channels of one atom.
+        on_cpu = transposed(self._run_on_cpu) if tensors[0].shape[2] == 1 else self._run_on_cpu
+        return dispatch(name, self.printed.kernels, self.plain, tensors, lambda: on_cpu(name, *tensors))
 
     def _run_on_cpu(self, name: str, *tensors: Tensor):
         inputs = [tensor.contiguous() for tensor in tensors]
@@ -111,12 +129,17 @@ class Programs:
         found = native.results(self.source, name, (atoms, channels), atoms * channels, inputs, outputs)
         return _in_blocks(getattr(self.plain, name), *inputs) if found is None else found
 
-    def _check(self, name: str, tensors: tuple[Tensor, ...]) -> None:
-        """Compiled code does not check shapes: a mismatch would read out of bounds."""
-        check_types(name, tensors)
-        atoms, channels = tensors[0].shape[0], tensors[0].shape[-1]
-        sizes = (self.n_inputs, self.n_outputs, self.n_inputs)
-        check_shapes(name, tensors, [(atoms, size, channels) for size in sizes])
+
+def transposed(function: Callable) -> Callable:
+    """A function of a name and tensors, called with atoms and channels in each other's place."""
+
+    def called(name: str, *tensors: Tensor):
+        found = function(name, *(tensor.permute(2, 1, 0) for tensor in tensors))
+        if isinstance(found, Tensor):
+            return found.permute(2, 1, 0).contiguous()
+        return tuple(tensor.permute(2, 1, 0).contiguous() for tensor in found)
+
+    return called
 
 
 def _in_blocks(function, *tensors: Tensor):

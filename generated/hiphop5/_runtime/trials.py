@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+INPUTS, OUTPUTS, ROWS = 9, 6, 211
+"""Of a table."""
+
 ATOMS, PAIRS, CHANNELS, KINDS = 23, 301, 37, 3
 """More than one vector of the widest registers (64 bytes) with a tail, and more than one block of pairs."""
 
@@ -84,6 +87,11 @@ def of_pointwise(implementations: Mapping[str, Callable], operands: Callable[[st
         return implementations[name], given
 
     return problem
+
+
+def of_table() -> tuple[Tensor, ...]:
+    """What a table is evaluated for."""
+    return _random([(ATOMS, INPUTS, CHANNELS)])
 
 
 def deviation(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

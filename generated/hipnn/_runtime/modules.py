@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -49,6 +50,29 @@ class Weights(torch.nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}: {list(weight.shape)}" for name, weight in self.named_parameters())
+
+
+class Fixed(torch.nn.Module):
+    """Numbers that are not trained and that no state dict holds, in the dtype and on the device of the weights."""
+
+    values: Tensor
+
+    def __init__(self, shape: Sequence[int], numbers: Mapping[int, float]) -> None:
+        """`numbers` by position; the others are zero."""
+        super().__init__()
+        self.shape, self.numbers = tuple(shape), dict(numbers)
+        self.register_buffer("values", self._made(torch.get_default_dtype(), torch.get_default_device()), False)
+
+    def renew(self, weight: Tensor) -> None:
+        """Again, of the dtype and on the device of a weight: rounded once, and there after the meta device too."""
+        self.values = self._made(weight.dtype, weight.device)
+
+    def _made(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        values = [self.numbers.get(position, 0.0) for position in range(math.prod(self.shape))]
+        return torch.tensor(values, dtype=dtype, device=device).view(self.shape)
+
+    def extra_repr(self) -> str:
+        return f"{list(self.shape)}"
 
 
 def normalised(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

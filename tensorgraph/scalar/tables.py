@@ -1,0 +1,159 @@
+"""Polynomials as tables of monomials: what straight-line code would be too long for.
+
+A table is a second form of a scalar program, for large sums of products of few factors, which one loop over its rows
+evaluates. Tables are closed under derivatives: cotangents are further inputs. Not in scope: sharing of products among
+monomials, functions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import accumulate, permutations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tensorgraph.errors import BudgetError
+from tensorgraph.scalar.derivatives import Derivatives
+from tensorgraph.scalar.instructions import OperationCount
+from tensorgraph.scalar.ir import ArrayRef
+
+MAX_MONOMIALS = 250_000
+"""Of a table of values, without derivatives: some seconds of work, and some MB in a package."""
+
+Monomial = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """``results[k] = Σ coefficient · Π inputs[factor]`` over the rows of k; elements are counted over all arrays.
+
+    Attributes:
+        inputs: arrays, one behind the other; behind the last of their elements is the constant one.
+        results: arrays, one behind the other.
+        places: int64 ``[n_rows]``, ascending: the element that a row is added to.
+        factors: int64 ``[n_rows, degree]``: the elements that are multiplied, filled up with the constant one.
+        coefficients: float64 ``[n_rows]``.
+    """
+
+    inputs: tuple[ArrayRef, ...]
+    results: tuple[ArrayRef, ...]
+    places: NDArray[np.int64]
+    factors: NDArray[np.int64]
+    coefficients: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, inputs: ArrayRef, results: ArrayRef, polynomials: Sequence[Mapping[Monomial, Fraction]]) -> Table:
+        """The table of polynomials, one for each element of the result, as coefficients by monomial.
+
+        Raises:
+            BudgetError: there are more than ``MAX_MONOMIALS`` monomials.
+        """
+        rows = [(k, *term) for k, polynomial in enumerate(polynomials) for term in polynomial.items()]
+        if len(rows) > MAX_MONOMIALS:
+            allowed = f"at most {MAX_MONOMIALS}, by a smaller body order or rank"
+            raise BudgetError(f"{len(rows)} monomials; allowed: {allowed}")
+        degree = max((len(monomial) for _, monomial, _ in rows), default=1)
+        factors = [(*monomial, *(inputs.size,) * (degree - len(monomial))) for _, monomial, _ in rows]
+        return cls(
+            (inputs,),
+            (results,),
+            np.array([k for k, *_ in rows], dtype=np.int64),
+            np.array(factors, dtype=np.int64).reshape(len(rows), degree),
+            np.array([float(coefficient) for *_, coefficient in rows]),
+        )
+
+    @property
+    def operations(self) -> OperationCount:
+        """Of one row of a batch, none shared."""
+        one = sum(array.size for array in self.inputs)
+        products = int((self.factors != one).sum()) - len(self.places) + int((np.abs(self.coefficients) != 1).sum())
+        sums = len(self.places) - len(np.unique(self.places))
+        return OperationCount(additions=sums, multiplications=products, functions=0)
+
+    @property
+    def live_values(self) -> int:
+        """Values that are held at once: those of the inputs, and a sum."""
+        return 1 + sum(array.size for array in self.inputs)
+
+    def to_json(self) -> str:
+        """Of a table with one input: how many elements it has, and for each of the results its rows, a line each."""
+        columns = zip(self.places.tolist(), self.coefficients.tolist(), self.factors.tolist(), strict=True)
+        rows: list[list[list[float]]] = [[] for _ in range(self.results[0].size)]
+        for place, coefficient, factors in columns:
+            rows[place].append([coefficient, *factors])
+        lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+        return f'{{"inputs":{self.inputs[0].size},"rows":[\n{lines}\n]}}\n'
+
+    def __str__(self) -> str:
+        inputs, results = _names(self.inputs), _names(self.results)
+        rows = zip(self.places, self.coefficients, self.factors, strict=True)
+        return "\n".join(
+            " ".join([f"{results[place]} += {value:.17g}", *(inputs[k] for k in factors if k < len(inputs))])
+            for place, value, factors in rows
+        )
+
+
+def _names(arrays: Sequence[ArrayRef]) -> list[str]:
+    return [f"{array.name}[{k}]" for array in arrays for k in range(array.size)]
+
+
+def table_derivatives(table: Table) -> Derivatives[Table]:
+    """The programs that training on forces needs, of a table with one input and one output array."""
+    (given,), (made,) = table.inputs, table.results
+    cotangent, slope = (replace(array, name=f"grad_{array.name}") for array in (made, given))
+    second, third = (replace(array, name=f"grad_{array.name}") for array in (slope, cotangent))
+    n, m, degree = given.size, made.size, table.factors.shape[1]
+    factors = np.where(table.factors == n, n + m, table.factors)  # the constant one behind further inputs
+    backward = [_rows(table, factors, factors[:, k], {k: n + table.places}) for k in range(degree)]
+    factors = np.where(table.factors == n, 2 * n + m, table.factors)
+    directions = n + m + factors
+    double = [
+        _rows(table, factors, factors[:, j], {j: n + table.places, k: directions[:, k]})
+        for j, k in permutations(range(degree), 2)
+    ]
+    double += [_rows(table, factors, n + table.places, {k: directions[:, k]}) for k in range(degree)]
+    return Derivatives(
+        table,
+        _merged((given, cotangent), (slope,), backward),
+        _merged((given, cotangent, second), (slope, third), double),
+    )
+
+
+Rows = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
+
+
+def _rows(
+    table: Table, factors: NDArray[np.int64], places: NDArray[np.int64], replaced: Mapping[int, NDArray[np.int64]]
+) -> Rows:
+    """Rows with factors replaced, for a derivative by each of them: the constant one has none."""
+    new, kept = factors.copy(), np.ones(len(places), dtype=bool)
+    for k, column in replaced.items():
+        kept &= table.factors[:, k] != table.inputs[0].size
+        new[:, k] = column
+    return places[kept], np.sort(new[kept], axis=1), table.coefficients[kept]
+
+
+def _merged(inputs: tuple[ArrayRef, ...], results: tuple[ArrayRef, ...], parts: Sequence[Rows]) -> Table:
+    """One table of many rows, equal monomials of an element added."""
+    places, factors, coefficients = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.lexsort((*factors.T[::-1], places))
+    rows = np.column_stack([places, factors])[order]
+    first = np.flatnonzero(np.any(np.diff(rows, axis=0, prepend=-1), axis=1))
+    total = np.add.reduceat(coefficients[order], first) if len(first) else coefficients
+    return Table(inputs, results, rows[first, 0], rows[first, 1:], total)
+
+
+def evaluate_table(table: Table, arrays: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """The meaning of a table, element by element, in floats or arrays of floats that broadcast to each other."""
+    given = [np.asarray(element, dtype=float) for ref in table.inputs for element in arrays[ref.name]]
+    stacked = np.stack(np.broadcast_arrays(*given, np.ones(())))
+    products = np.prod(stacked[table.factors], axis=1) * table.coefficients.reshape(-1, *(1,) * (stacked.ndim - 1))
+    found = np.zeros((sum(ref.size for ref in table.results), *stacked.shape[1:]))
+    np.add.at(found, table.places, products)
+    ends = list(accumulate(ref.size for ref in table.results))
+    return {ref.name: list(found[end - ref.size : end]) for ref, end in zip(table.results, ends, strict=True)}
