@@ -69,7 +69,7 @@ def test_a_radial_function(tmp_path):
             values.append(builder.product(builder.sum([builder.one, cosine]), inside).scaled(0.5))
         return derived(builder, [distance], ArrayRef("radial_functions", radial.functions), values)
 
-    with pytest.raises(SpecError, match=r"`radial\.kind` is 'cosines'; allowed: one of .*, chebyshev, bessel$"):
+    with pytest.raises(SpecError, match=r"`radial\.kind` is 'cosines'; allowed: one of .*, bessel, hypersphere$"):
         parse_spec(SPEC % ("cosines", "linear", "linear"))
     add_radial("cosines", cosines)
     compilation, module = built(tmp_path, radial="cosines")

@@ -70,6 +70,21 @@ static void copy_lanes(int size, int64_t lanes, real *to, int64_t to_stride, con
         memcpy(to + k * to_stride, from + k * from_stride, lanes * sizeof(real));
 }
 
+/* Rows of an array [rows, size] to lanes of a block [size, LANES], and back. */
+static void rows_to_lanes(int size, int64_t lanes, real *block, const real *rows)
+{
+    for (int64_t lane = 0; lane < lanes; lane++)
+        for (int k = 0; k < size; k++)
+            block[k * LANES + lane] = rows[lane * size + k];
+}
+
+static void lanes_to_rows(int size, int64_t lanes, real *rows, const real *block)
+{
+    for (int64_t lane = 0; lane < lanes; lane++)
+        for (int k = 0; k < size; k++)
+            rows[lane * size + k] = block[k * LANES + lane];
+}
+
 #ifdef FORWARD
 /* 260 operations per (atom, channel). */
 
@@ -308,6 +323,18 @@ static __attribute__((noinline)) void forward_vector(int64_t stride, const real 
 
 void forward(int64_t atoms, int64_t channels, int threads, const real *features, real *invariants)
 {
+    if (channels == 1) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+        for (int64_t atom = 0; atom < atoms; atom += LANES) {
+            const int64_t lanes = atoms - atom < LANES ? atoms - atom : LANES;
+            real features_lanes[16 * LANES] = {0};
+            real invariants_lanes[14 * LANES] = {0};
+            rows_to_lanes(16, lanes, features_lanes, features + 16 * atom);
+            forward_vector(LANES, features_lanes, invariants_lanes);
+            lanes_to_rows(14, lanes, invariants + 14 * atom, invariants_lanes);
+        }
+        return;
+    }
     const int64_t vectors = (channels + LANES - 1) / LANES;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t block = 0; block < atoms * vectors; block++) {
@@ -841,6 +868,20 @@ void backward(
     real *grad_features
 )
 {
+    if (channels == 1) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+        for (int64_t atom = 0; atom < atoms; atom += LANES) {
+            const int64_t lanes = atoms - atom < LANES ? atoms - atom : LANES;
+            real features_lanes[16 * LANES] = {0};
+            real grad_invariants_lanes[14 * LANES] = {0};
+            real grad_features_lanes[16 * LANES] = {0};
+            rows_to_lanes(16, lanes, features_lanes, features + 16 * atom);
+            rows_to_lanes(14, lanes, grad_invariants_lanes, grad_invariants + 14 * atom);
+            backward_vector(LANES, features_lanes, grad_invariants_lanes, grad_features_lanes);
+            lanes_to_rows(16, lanes, grad_features + 16 * atom, grad_features_lanes);
+        }
+        return;
+    }
     const int64_t vectors = (channels + LANES - 1) / LANES;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t block = 0; block < atoms * vectors; block++) {
@@ -1925,6 +1966,27 @@ void double_backward(
     const real *grad_grad_features, real *grad_features, real *grad_grad_invariants
 )
 {
+    if (channels == 1) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+        for (int64_t atom = 0; atom < atoms; atom += LANES) {
+            const int64_t lanes = atoms - atom < LANES ? atoms - atom : LANES;
+            real features_lanes[16 * LANES] = {0};
+            real grad_invariants_lanes[14 * LANES] = {0};
+            real grad_grad_features_lanes[16 * LANES] = {0};
+            real grad_features_lanes[16 * LANES] = {0};
+            real grad_grad_invariants_lanes[14 * LANES] = {0};
+            rows_to_lanes(16, lanes, features_lanes, features + 16 * atom);
+            rows_to_lanes(14, lanes, grad_invariants_lanes, grad_invariants + 14 * atom);
+            rows_to_lanes(16, lanes, grad_grad_features_lanes, grad_grad_features + 16 * atom);
+            double_backward_vector(
+                LANES, features_lanes, grad_invariants_lanes, grad_grad_features_lanes, grad_features_lanes,
+                grad_grad_invariants_lanes
+            );
+            lanes_to_rows(16, lanes, grad_features + 16 * atom, grad_features_lanes);
+            lanes_to_rows(14, lanes, grad_grad_invariants + 14 * atom, grad_grad_invariants_lanes);
+        }
+        return;
+    }
     const int64_t vectors = (channels + LANES - 1) / LANES;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t block = 0; block < atoms * vectors; block++) {

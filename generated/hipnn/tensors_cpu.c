@@ -35,6 +35,21 @@ static void copy_lanes(int size, int64_t lanes, real *to, int64_t to_stride, con
         memcpy(to + k * to_stride, from + k * from_stride, lanes * sizeof(real));
 }
 
+/* Rows of an array [rows, size] to lanes of a block [size, LANES], and back. */
+static void rows_to_lanes(int size, int64_t lanes, real *block, const real *rows)
+{
+    for (int64_t lane = 0; lane < lanes; lane++)
+        for (int k = 0; k < size; k++)
+            block[k * LANES + lane] = rows[lane * size + k];
+}
+
+static void lanes_to_rows(int size, int64_t lanes, real *rows, const real *block)
+{
+    for (int64_t lane = 0; lane < lanes; lane++)
+        for (int k = 0; k < size; k++)
+            rows[lane * size + k] = block[k * LANES + lane];
+}
+
 #ifdef FORWARD
 /* 0 operations per (atom, channel). */
 
@@ -47,6 +62,18 @@ static __attribute__((noinline)) void forward_vector(int64_t stride, const real 
 
 void forward(int64_t atoms, int64_t channels, int threads, const real *unit_vectors, real *components)
 {
+    if (channels == 1) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+        for (int64_t atom = 0; atom < atoms; atom += LANES) {
+            const int64_t lanes = atoms - atom < LANES ? atoms - atom : LANES;
+            real unit_vectors_lanes[3 * LANES] = {0};
+            real components_lanes[1 * LANES] = {0};
+            rows_to_lanes(3, lanes, unit_vectors_lanes, unit_vectors + 3 * atom);
+            forward_vector(LANES, unit_vectors_lanes, components_lanes);
+            lanes_to_rows(1, lanes, components + 1 * atom, components_lanes);
+        }
+        return;
+    }
     const int64_t vectors = (channels + LANES - 1) / LANES;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t block = 0; block < atoms * vectors; block++) {
@@ -84,6 +111,20 @@ void backward(
     real *grad_unit_vectors
 )
 {
+    if (channels == 1) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+        for (int64_t atom = 0; atom < atoms; atom += LANES) {
+            const int64_t lanes = atoms - atom < LANES ? atoms - atom : LANES;
+            real unit_vectors_lanes[3 * LANES] = {0};
+            real grad_components_lanes[1 * LANES] = {0};
+            real grad_unit_vectors_lanes[3 * LANES] = {0};
+            rows_to_lanes(3, lanes, unit_vectors_lanes, unit_vectors + 3 * atom);
+            rows_to_lanes(1, lanes, grad_components_lanes, grad_components + 1 * atom);
+            backward_vector(LANES, unit_vectors_lanes, grad_components_lanes, grad_unit_vectors_lanes);
+            lanes_to_rows(3, lanes, grad_unit_vectors + 3 * atom, grad_unit_vectors_lanes);
+        }
+        return;
+    }
     const int64_t vectors = (channels + LANES - 1) / LANES;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t block = 0; block < atoms * vectors; block++) {
@@ -129,6 +170,27 @@ void double_backward(
     const real *grad_grad_unit_vectors, real *grad_unit_vectors, real *grad_grad_components
 )
 {
+    if (channels == 1) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+        for (int64_t atom = 0; atom < atoms; atom += LANES) {
+            const int64_t lanes = atoms - atom < LANES ? atoms - atom : LANES;
+            real unit_vectors_lanes[3 * LANES] = {0};
+            real grad_components_lanes[1 * LANES] = {0};
+            real grad_grad_unit_vectors_lanes[3 * LANES] = {0};
+            real grad_unit_vectors_lanes[3 * LANES] = {0};
+            real grad_grad_components_lanes[1 * LANES] = {0};
+            rows_to_lanes(3, lanes, unit_vectors_lanes, unit_vectors + 3 * atom);
+            rows_to_lanes(1, lanes, grad_components_lanes, grad_components + 1 * atom);
+            rows_to_lanes(3, lanes, grad_grad_unit_vectors_lanes, grad_grad_unit_vectors + 3 * atom);
+            double_backward_vector(
+                LANES, unit_vectors_lanes, grad_components_lanes, grad_grad_unit_vectors_lanes, grad_unit_vectors_lanes,
+                grad_grad_components_lanes
+            );
+            lanes_to_rows(3, lanes, grad_unit_vectors + 3 * atom, grad_unit_vectors_lanes);
+            lanes_to_rows(1, lanes, grad_grad_components + 1 * atom, grad_grad_components_lanes);
+        }
+        return;
+    }
     const int64_t vectors = (channels + LANES - 1) / LANES;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t block = 0; block < atoms * vectors; block++) {

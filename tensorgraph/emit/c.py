@@ -60,6 +60,21 @@ static void copy_lanes(int size, int64_t lanes, real *to, int64_t to_stride, con
 {
     for (int k = 0; k < size; k++)
         memcpy(to + k * to_stride, from + k * from_stride, lanes * sizeof(real));
+}
+
+/* Rows of an array [rows, size] to lanes of a block [size, LANES], and back. */
+static void rows_to_lanes(int size, int64_t lanes, real *block, const real *rows)
+{
+    for (int64_t lane = 0; lane < lanes; lane++)
+        for (int k = 0; k < size; k++)
+            block[k * LANES + lane] = rows[lane * size + k];
+}
+
+static void lanes_to_rows(int size, int64_t lanes, real *rows, const real *block)
+{
+    for (int64_t lane = 0; lane < lanes; lane++)
+        for (int k = 0; k < size; k++)
+            rows[lane * size + k] = block[k * LANES + lane];
 }"""
 
 
@@ -164,33 +179,63 @@ def _item(item: Instruction | Store, names: dict[int, str], labels: Labels) -> I
 
 
 def _driver(name: str, line: StraightLine) -> str:
-    """The exported function: blocks of one vector of one atom's channels, shared among threads."""
-    arrays = (*line.inputs, *line.outputs)
-    here = [f"{array.name} + {array.size} * channels * atom + channel" for array in arrays]
-    padded = [f"{array.name}_lanes" for array in arrays]
-    moves = [(array.size, padded_name, place) for array, padded_name, place in zip(arrays, padded, here, strict=True)]
-    takes, gives = moves[: len(line.inputs)], moves[len(line.inputs) :]
-    loop = [
-        "const int64_t atom = block / vectors, channel = block % vectors * LANES, lanes = channels - channel;",
-        "if (lanes >= LANES) {",
-        *wrapped(f"    {name}_vector(", ["channels", *here], ");", last=""),
-        "} else { /* the last channels do not fill a vector */",
-        *(f"    real {block}[{size} * LANES] = {{0}};" for size, block, _ in moves),
-        *(f"    copy_lanes({size}, lanes, {block}, LANES, {place}, channels);" for size, block, place in takes),
-        *wrapped(f"    {name}_vector(", ["LANES", *padded], ");", last=""),
-        *(f"    copy_lanes({size}, lanes, {place}, channels, {block}, LANES);" for size, block, place in gives),
-        "}",
-    ]
+    """The exported function: blocks of one vector of one atom's channels, shared among threads.
+
+    Where there is one channel, a vector holds as many atoms.
+    """
     arguments = ["int64_t atoms", "int64_t channels", "int threads", *_arguments(line)]
+    parallel = "#pragma omp parallel for num_threads(threads) schedule(static)"
     return "\n".join(
         [
             *wrapped(f"void {name}(", arguments, ")", last=""),
             "{",
+            "    if (channels == 1) {",
+            parallel,
+            "        for (int64_t atom = 0; atom < atoms; atom += LANES) {",
+            *(f"            {text}" for text in _block_of_atoms(name, line)),
+            "        }",
+            "        return;",
+            "    }",
             "    const int64_t vectors = (channels + LANES - 1) / LANES;",
-            "#pragma omp parallel for num_threads(threads) schedule(static)",
+            parallel,
             "    for (int64_t block = 0; block < atoms * vectors; block++) {",
-            *(f"        {text}" for text in loop),
+            *(f"        {text}" for text in _block_of_channels(name, line)),
             "    }",
             "}",
         ]
     )
+
+
+def _blocks(line: StraightLine) -> list[str]:
+    """A block of lanes for each array."""
+    return [f"real {array.name}_lanes[{array.size} * LANES] = {{0}};" for array in (*line.inputs, *line.outputs)]
+
+
+def _run_on_blocks(name: str, line: StraightLine) -> list[str]:
+    padded = [f"{array.name}_lanes" for array in (*line.inputs, *line.outputs)]
+    return wrapped(f"{name}_vector(", ["LANES", *padded], ");", last="")
+
+
+def _block_of_atoms(name: str, line: StraightLine) -> list[str]:
+    return [
+        "const int64_t lanes = atoms - atom < LANES ? atoms - atom : LANES;",
+        *_blocks(line),
+        *(f"rows_to_lanes({a.size}, lanes, {a.name}_lanes, {a.name} + {a.size} * atom);" for a in line.inputs),
+        *_run_on_blocks(name, line),
+        *(f"lanes_to_rows({a.size}, lanes, {a.name} + {a.size} * atom, {a.name}_lanes);" for a in line.outputs),
+    ]
+
+
+def _block_of_channels(name: str, line: StraightLine) -> list[str]:
+    here = {a.name: f"{a.name} + {a.size} * channels * atom + channel" for a in (*line.inputs, *line.outputs)}
+    takes = (f"copy_lanes({a.size}, lanes, {a.name}_lanes, LANES, {here[a.name]}, channels);" for a in line.inputs)
+    gives = (f"copy_lanes({a.size}, lanes, {here[a.name]}, channels, {a.name}_lanes, LANES);" for a in line.outputs)
+    inner = [*_blocks(line), *takes, *_run_on_blocks(name, line), *gives]
+    return [
+        "const int64_t atom = block / vectors, channel = block % vectors * LANES, lanes = channels - channel;",
+        "if (lanes >= LANES) {",
+        *wrapped(f"    {name}_vector(", ["channels", *here.values()], ");", last=""),
+        "} else { /* the last channels do not fill a vector */",
+        *(f"    {text}" for text in inner),
+        "}",
+    ]

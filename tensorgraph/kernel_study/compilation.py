@@ -19,11 +19,14 @@ from tensorgraph.errors import KernelError, MissingToolError
 from tensorgraph.kernel_study.disassembly import MachineCode, read_amdgcn, read_sass
 from tensorgraph.kernel_study.pairs import MODULES, PairKernel, pair_kernels
 from tensorgraph.kernel_study.prediction import GPUS, ROWS, Prediction, Work, predict
-from tensorgraph.scalar import StraightLine
+from tensorgraph.scalar import StraightLine, Table
 
 _WORKER = Path(__file__).with_name("worker.py")
 _INVARIANTS = "invariants_triton.py"
 _REASON_LENGTH = 200
+
+MAX_OPERATIONS = 6000
+"""Of a program that is compiled: with one of 6,900 the four targets and two dtypes took more than ten minutes."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,13 @@ class _Job:
     dtype: Dtype
 
     @property
+    def reason(self) -> str | None:
+        """Why it is not compiled, where it is not."""
+        if isinstance(self.program, PairKernel) or self.operations_per_row <= MAX_OPERATIONS:
+            return None
+        return f"it has {self.operations_per_row} operations, more than {MAX_OPERATIONS}"
+
+    @property
     def bytes_per_row(self) -> int:
         if isinstance(self.program, PairKernel):
             return self.program.bytes_per_pair(self.dtype.size)
@@ -172,7 +182,7 @@ def study_kernels(
 
     Raises:
         MissingToolError: triton or torch is not installed.
-        KernelError: triton cannot be imported, or what it made cannot be read.
+        KernelError: triton cannot be imported, what it made cannot be read, or the invariants are a table.
     """
     require_triton()
     programs, dtypes = _programs(compilation, channels, tuple(operators)), tuple(dtypes)
@@ -180,10 +190,12 @@ def study_kernels(
     modules = {name: text for name, text in compilation.package.files if name in (_INVARIANTS, *MODULES)}
     try:
         with tempfile.TemporaryDirectory(prefix="tensorgraph-kernels-", ignore_cleanup_errors=True) as folder:
-            answer, results = _compiled(Path(folder), modules, [job.request(channels) for job in jobs])
+            requests = [job.request(channels) for job in jobs if not job.reason]
+            answer, compiled = _compiled(Path(folder), modules, requests)
     except OSError as error:
         raise KernelError(f"cannot use a temporary folder: {error.strerror or error}") from error
-    costs = (_cost(job, result, answer) for job, result in zip(jobs, results, strict=True))
+    found = iter(compiled)
+    costs = (_cost(job, {"reason": job.reason} if job.reason else next(found), answer) for job in jobs)
     return KernelStudy(compilation.spec.name, answer["triton"], channels, tuple(costs))
 
 
@@ -192,7 +204,13 @@ def _programs(
 ) -> dict[str, StraightLine | PairKernel]:
     programs: dict[str, StraightLine | PairKernel] = {}
     if "invariants" in operators:
-        programs |= compilation.instructions._asdict()
+        for name, program in compilation.instructions._asdict().items():
+            if isinstance(program, Table):
+                raise KernelError(
+                    f"the invariants of {compilation.spec.name} are a table, which PyTorch evaluates on a GPU; "
+                    "allowed: a spec with tensors of three dimensions"
+                )
+            programs[name] = program
     if "pairs" in operators:
         programs |= {kernel.name: kernel for kernel in pair_kernels(compilation, channels)}
     return programs

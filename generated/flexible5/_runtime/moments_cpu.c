@@ -14,9 +14,18 @@ typedef REAL real;
 #define BLOCK(array, atom) ((array) + (atom) * COMPONENTS * kinds * FUNCTIONS)
 #define KNOWN(k) (0 <= (k) && (k) < kinds)
 
+/* Whether rows of the block, of one function, stand side by side: the loops over components are vectors then. */
+#define SIDE_BY_SIDE(stride) (FUNCTIONS == 1 && (stride) == 1)
+
 /* block[a,b] += t[a] s[b], rows of the block a stride apart. */
 INLINE void add_outer(const real *t, const real *s, real *restrict block, int64_t stride)
 {
+    if (SIDE_BY_SIDE(stride)) {
+#pragma omp simd
+        for (int a = 0; a < COMPONENTS; a++)
+            block[a] += t[a] * s[0];
+        return;
+    }
     for (int a = 0; a < COMPONENTS; a++)
 #pragma omp simd
         for (int b = 0; b < FUNCTIONS; b++)
@@ -26,6 +35,12 @@ INLINE void add_outer(const real *t, const real *s, real *restrict block, int64_
 /* out[a] = sum of block[a,b] s[b] over b. */
 INLINE void times_sensitivities(const real *block, const real *s, real *restrict out, int64_t stride)
 {
+    if (SIDE_BY_SIDE(stride)) {
+#pragma omp simd
+        for (int a = 0; a < COMPONENTS; a++)
+            out[a] = block[a] * s[0];
+        return;
+    }
     for (int a = 0; a < COMPONENTS; a++) {
         real sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -39,6 +54,14 @@ INLINE void times_sensitivities(const real *block, const real *s, real *restrict
 INLINE void times_tensors(const real *block, const real *t, real *restrict out, int64_t stride)
 {
     real sums[FUNCTIONS] = {0};
+    if (SIDE_BY_SIDE(stride)) {
+        real sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int a = 0; a < COMPONENTS; a++)
+            sum += t[a] * block[a];
+        out[0] = sum;
+        return;
+    }
     for (int a = 0; a < COMPONENTS; a++)
 #pragma omp simd
         for (int b = 0; b < FUNCTIONS; b++)

@@ -118,9 +118,7 @@ class Programs(Operators):
         super().__init__(n_inputs, n_outputs, self.printed.plain, self.printed.texts)
 
     def _run(self, name: str, *tensors: Tensor):
-        # C programs take vectors of channels: one channel of many atoms is many channels of one atom.
-        on_cpu = transposed(self._run_on_cpu) if tensors[0].shape[2] == 1 else self._run_on_cpu
-        return dispatch(name, self.printed.kernels, self.plain, tensors, lambda: on_cpu(name, *tensors))
+        return dispatch(name, self.printed.kernels, self.plain, tensors, lambda: self._run_on_cpu(name, *tensors))
 
     def _run_on_cpu(self, name: str, *tensors: Tensor):
         inputs = [tensor.contiguous() for tensor in tensors]
@@ -128,18 +126,6 @@ class Programs(Operators):
         atoms, _, channels = inputs[0].shape
         found = native.results(self.source, name, (atoms, channels), atoms * channels, inputs, outputs)
         return _in_blocks(getattr(self.plain, name), *inputs) if found is None else found
-
-
-def transposed(function: Callable) -> Callable:
-    """A function of a name and tensors, called with atoms and channels in each other's place."""
-
-    def called(name: str, *tensors: Tensor):
-        found = function(name, *(tensor.permute(2, 1, 0) for tensor in tensors))
-        if isinstance(found, Tensor):
-            return found.permute(2, 1, 0).contiguous()
-        return tuple(tensor.permute(2, 1, 0).contiguous() for tensor in found)
-
-    return called
 
 
 def _in_blocks(function, *tensors: Tensor):

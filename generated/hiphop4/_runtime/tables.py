@@ -217,11 +217,7 @@ def evaluate(table: Table, x: Tensor) -> Tensor:
     """The same as `summed`, without derivatives: on a CPU by the C program, where there is one."""
     found = None
     if x.is_cpu:
-        # The C program takes vectors of channels: one channel of many atoms is many channels of one atom.
-        turned = x.shape[2] == 1
-        found = _compiled(table, x.permute(2, 1, 0) if turned else x)
-        if found is not None and turned:
-            found = found.permute(2, 1, 0)
+        found = _compiled(table, x)
     if found is None:
         step = max(1, BLOCK_ELEMENTS // max(1, table.places.shape[0] * x.shape[2]))
         found = torch.cat([summed(table, part) for part in x.split(step)]) if x.shape[0] > step else summed(table, x)
