@@ -11,6 +11,7 @@ from tensorgraph.basis.products import dimension_of, multidegrees
 from tensorgraph.contractions import ContractionProgram
 from tensorgraph.emit import PackageText, emit_package
 from tensorgraph.emit.model import own_programs
+from tensorgraph.errors import BudgetError
 from tensorgraph.graphs import Kind, multigraphs_of_degree_sequence
 from tensorgraph.network import Layer
 from tensorgraph.network.bases import BasisProgram
@@ -145,11 +146,14 @@ def _check_table(rule: Rule) -> None:
     """Raises BudgetError, before the basis is derived, where even the simplest graphs make too long a table."""
     if rule.preset.candidates != "all":
         return
-    least: list[int] = []
-    for kinds in multidegrees(rule):
-        graphs = sorted(map(products_of, multigraphs_of_degree_sequence(kinds)))
-        least += graphs if rule.preset.superfluous == "nothing" else graphs[: dimension_of(kinds, 4)]
-    check_products(least)
+    products = {kinds: sorted(map(products_of, multigraphs_of_degree_sequence(kinds))) for kinds in multidegrees(rule)}
+    try:
+        check_products(number for numbers in products.values() for number in numbers)
+    except BudgetError:
+        if rule.preset.superfluous == "nothing":
+            raise
+        kept = (numbers[: dimension_of(kinds, 4)] for kinds, numbers in products.items())
+        check_products(number for numbers in kept for number in numbers)
 
 
 def _packaged(

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -78,6 +79,7 @@ def multidegrees(rule: Rule) -> list[Multidegree]:
     ]
 
 
+@cache
 def dimension_of(kinds: Multidegree, dimension: int) -> int:
     """Linearly independent graphs of a multidegree (Molien and Weyl)."""
     turning: Counter[Kind | int] = Counter(kind for kind in kinds if kind.rank and kind.role != "epsilon")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from math import comb
 
 from tensorgraph.algebra import components, projection
 from tensorgraph.algebra.spinors import spinor_components
@@ -53,11 +52,10 @@ def lower_spinor_components(max_rank: int) -> Derivatives[ScalarProgram]:
     for n in range(1, max_rank + 1):
         here = {
             (a, b): _raised(builder, matrix, lower, n, a, b)
-            for a in range(n + 1)
-            for b in range(n + 1)
-            if (a, b) <= (n - a, n - b)
+            for a, b, imaginary in spinor_components(n)
+            if not imaginary
         }
-        values += [here[a, b][imaginary].scaled(comb(n, a)) for a, b, imaginary in spinor_components(n)]
+        values += [here[a, b][imaginary] for a, b, imaginary in spinor_components(n)]
         partners = {(n - a, n - b): _partner(value, (-1) ** (a + b)) for (a, b), value in here.items()}
         lower = partners | here
     return derived(builder, [point], ArrayRef("components", len(values)), values)
@@ -75,15 +73,15 @@ def _raised(
     a: int,
     b: int,
 ) -> Complex:
-    """A component of rank n: one of its factors has its left spinor index fixed, over the right one is averaged."""
-    row, left = (0, a) if a < n else (1, a - 1)
+    """A component of rank n: one of its factors has a fixed second index, and any first one that the others leave."""
+    column, right = (0, b) if b < n else (1, b - 1)
     real: list[Linear] = []
     imaginary: list[Linear] = []
-    for column, right, share in ((0, b, Fraction(n - b, n)), (1, b - 1, Fraction(b, n))):
-        if share:
+    for row, left in ((0, a), (1, a - 1)):
+        if 0 <= left < n:
             (p, q), (r, s) = matrix[row][column], lower[left, right]
-            real += [builder.product(p, r).scaled(share), builder.product(q, s).scaled(-share)]
-            imaginary += [builder.product(p, s).scaled(share), builder.product(q, r).scaled(share)]
+            real += [builder.product(p, r), -builder.product(q, s)]
+            imaginary += [builder.product(p, s), builder.product(q, r)]
     return builder.sum(real), builder.sum(imaginary)
 
 

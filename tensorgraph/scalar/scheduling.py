@@ -19,8 +19,11 @@ from tensorgraph.scalar.instructions import StraightLine
 from tensorgraph.scalar.ir import ScalarProgram
 from tensorgraph.scalar.selection import Step, selected, steps
 
-EFFORT = 100_000
-"""Steps that are ordered in search of a good order, over all tries of one program: a few seconds."""
+EFFORT = 50_000
+"""Steps that are ordered in search of a good order, over all tries of one program: a second or two."""
+
+LONG = 3000
+"""Steps of a program beyond which less effort is made: the registers of no machine hold its values in any order."""
 
 FEW = 8
 """Counts beyond this are all alike to a rule of priority, so that a step seldom changes the priority of others."""
@@ -90,7 +93,8 @@ def scheduled(program: ScalarProgram) -> StraightLine:
     selection = selected(program)
     order = tuple(steps(selection))
     graph = _Graph.of(order, len(selection.values))
-    tries = max(1, EFFORT // max(1, len(order)))
+    size = max(1, len(order))
+    tries = max(1, int(EFFORT / size * min(1, LONG / size)))
     lines = (assembled(selection, [order[step] for step in _ordered(graph, rule)]) for rule in RULES[:tries])
     line = min(lines, key=_pressure)
     line.verify()
