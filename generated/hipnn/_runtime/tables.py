@@ -2,8 +2,8 @@
 
 A package of many long polynomials holds, in place of printed programs, a table STEM.json of its values: an element of
 the result, a coefficient, and the elements that are multiplied. Tables of derivatives follow from it, with cotangents
-as further inputs. On a CPU one loop in C evaluates a table; plain PyTorch stands in where there is no C compiler, on
-other devices, and for derivatives of order three and above.
+as further inputs. One loop over its rows evaluates a table: in C on a CPU, as a Triton kernel on CUDA tensors; plain
+PyTorch stands in where there is no C compiler or no triton, and for derivatives of order three and above.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from torch import Tensor
 
 from . import native, sources, trials
 from .grouping import Grouping
+from .operators import dispatch
 from .programs import Operators
+
+KERNELS = f"{__package__}.tables_triton"
 
 # Elements (rows of a table times channels of atoms) that plain PyTorch takes at a time.
 BLOCK_ELEMENTS = 2**22
@@ -100,6 +103,11 @@ class Table:
         parts += [self._rows(factors, n + self.places, {k: directions[:, k]}) for k in range(self.degree)]
         return _merged(2 * n + m, n + m, parts)
 
+    @functools.cached_property
+    def plain(self) -> InBlocks:
+        """What stands in for compiled loops."""
+        return InBlocks(self)
+
     @property
     def degree(self) -> int:
         """How many factors a row has."""
@@ -175,6 +183,19 @@ def summed(table: Table, x: Tensor) -> Tensor:
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class InBlocks:
+    """What plain PyTorch makes of a table, some atoms at a time."""
+
+    table: Table
+
+    def summed(self, x: Tensor, *_terms: Tensor) -> Tensor:
+        """[n, n_inputs, channels] -> [n, n_outputs, channels], what a kernel is given beside it left aside."""
+        step = max(1, BLOCK_ELEMENTS // max(1, self.table.places.shape[0] * x.shape[2]))
+        parts = [summed(self.table, part) for part in x.split(step)]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
+
+
 @functools.lru_cache(maxsize=64)
 @_made_once
 def _groupings(table: Table, device: torch.device) -> tuple[Grouping, tuple[Grouping, ...], Tensor]:
@@ -214,14 +235,18 @@ _loops = functools.lru_cache(maxsize=64)(Loops.of)
 
 
 def evaluate(table: Table, x: Tensor) -> Tensor:
-    """The same as `summed`, without derivatives: on a CPU by the C program, where there is one."""
-    found = None
-    if x.is_cpu:
-        found = _compiled(table, x)
-    if found is None:
-        step = max(1, BLOCK_ELEMENTS // max(1, table.places.shape[0] * x.shape[2]))
-        found = torch.cat([summed(table, part) for part in x.split(step)]) if x.shape[0] > step else summed(table, x)
-    return found.contiguous()
+    """The same as `summed`, without derivatives: by a compiled loop where there is one."""
+    arguments = (x, *_terms(table, x.device))
+    found: Tensor = dispatch("summed", KERNELS, table.plain, arguments, lambda: _compiled(table, x))
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+@_made_once
+def _terms(table: Table, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the rows of each place begin, their factors and coefficients, on a device."""
+    starts = _ends(torch.bincount(table.places, minlength=table.n_outputs))
+    return starts.to(device), table.factors.contiguous().to(device), table.coefficients.to(device)
 
 
 def _compiled(table: Table, x: Tensor) -> Tensor | None:
