@@ -11,7 +11,6 @@ from tensorgraph.basis.products import dimension_of, multidegrees
 from tensorgraph.contractions import ContractionProgram
 from tensorgraph.emit import PackageText, emit_package
 from tensorgraph.emit.model import own_programs
-from tensorgraph.errors import BudgetError
 from tensorgraph.graphs import Kind, multigraphs_of_degree_sequence
 from tensorgraph.network import Layer
 from tensorgraph.network.bases import BasisProgram
@@ -146,14 +145,14 @@ def _check_table(rule: Rule) -> None:
     """Raises BudgetError, before the basis is derived, where even the simplest graphs make too long a table."""
     if rule.preset.candidates != "all":
         return
-    products = {kinds: sorted(map(products_of, multigraphs_of_degree_sequence(kinds))) for kinds in multidegrees(rule)}
-    try:
-        check_products(number for numbers in products.values() for number in numbers)
-    except BudgetError:
-        if rule.preset.superfluous == "nothing":
-            raise
-        kept = (numbers[: dimension_of(kinds, 4)] for kinds, numbers in products.items())
-        check_products(number for numbers in kept for number in numbers)
+    check_products(number for kinds in multidegrees(rule) for number in _least_products(rule, kinds))
+
+
+def _least_products(rule: Rule, kinds: tuple[Kind, ...]) -> list[int]:
+    """Of so many graphs of a multidegree as the basis keeps, those that are the fewest products of components."""
+    numbers = sorted(map(products_of, multigraphs_of_degree_sequence(kinds)))
+    kept = len(numbers) if rule.preset.superfluous == "nothing" or len(numbers) < 2 else dimension_of(kinds, 4)
+    return numbers[:kept]
 
 
 def _packaged(

@@ -39,6 +39,10 @@ class BudgetError(TensorGraphError):
     """A basis, or the proof of it, would need more time or memory than is feasible."""
 
 
+class BasisError(TensorGraphError):
+    """A basis would hold no graph at all, or none for an output that is asked for."""
+
+
 class PackageError(TensorGraphError):
     """A generated package is missing, is not one of ours, or cannot be read or written."""
 

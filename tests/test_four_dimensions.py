@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from tensorgraph.algebra import Layout
 from tensorgraph.algebra.spinors import spinor_components, spinor_polynomial
+from tensorgraph.basis import Degree, derive
 from tensorgraph.battery import verify
 from tensorgraph.compiler import compile_spec
 from tensorgraph.emit import write_package
-from tensorgraph.errors import BudgetError
+from tensorgraph.errors import BasisError, BudgetError, SpecError
 from tensorgraph.graphs import Kind, Multigraph, multigraphs_of_degree_sequence
 from tensorgraph.model import load_package
 from tensorgraph.network.pairs import lower_hypersphere, lower_spinor_components
@@ -98,7 +100,7 @@ def test_the_sphere_is_that_of_the_papers(rmin0: float) -> None:
     np.testing.assert_allclose(found[:, :4], points[1:], atol=1e-14)
     np.testing.assert_allclose(found[:, 4], weights[1:], atol=1e-14)
     assert (found[np.linalg.norm(displacements[1:], axis=1) > cutoff, 4] == 0).all()
-    inside, *_ = (evaluate(program.forward, {"displacements": [r, 0.0, 0.0]})["sphere"] for r in (rmin0 / 2 or 1e-3,))
+    inside = evaluate(program.forward, {"displacements": [rmin0 / 2 or 1e-3, 0.0, 0.0]})["sphere"]
     assert inside[4] == pytest.approx(1, abs=1e-6)
     assert inside[0] ** 2 + inside[1] ** 2 == pytest.approx(1)
 
@@ -173,6 +175,7 @@ def test_the_triton_kernel_is_the_table(shape: tuple[int, int], dtype: torch.dty
 @pytest.mark.parametrize("degree", [1, 2, 4])
 def test_the_loop_in_c_takes_products_of_any_degree(degree: int) -> None:
     table = tables.trial_table(degree)
+    assert native.available(tables.SOURCE, "table", torch.float64, DEGREE=degree)
     x = torch.randn(4, table.n_inputs, 3, dtype=torch.float64)
     torch.testing.assert_close(tables.evaluate(table, x), tables.summed(table, x), rtol=1e-13, atol=1e-13)
 
@@ -194,14 +197,39 @@ def test_plain_blocks_are_the_whole(monkeypatch) -> None:
     torch.testing.assert_close(tables.evaluate(table, x), whole, rtol=1e-13, atol=1e-13)
 
 
-def test_what_is_too_much_is_told_before_it_is_begun() -> None:
-    big = parse_spec(SNAP8.read_text().replace("body_order: 4", "body_order: 5").replace("exactly: 3", "exactly: 4"))
-    with pytest.raises(BudgetError, match=r"products of spinor components; allowed: at most 1000000, by"):
-        compile_spec(big)
+@pytest.mark.parametrize("order", [5, 7])
+def test_what_is_too_much_is_told_before_it_is_begun(order: int) -> None:
+    limit = f"body_order: {order}"
+    text = SNAP8.read_text().replace("body_order: 4", limit).replace("degree: {exactly: 3, of: 1}", "")
+    with pytest.raises(BudgetError, match=r"^a table from more than 2000000 products of components; allowed: a"):
+        compile_spec(parse_spec(text))
+
+
+def test_tables_are_of_what_they_can_be_of() -> None:
     with pytest.raises(ValueError, match="of one colour in four dimensions"):
         tabulated([Multigraph((Kind(0),))], Layout.full(0))
-    with pytest.raises(BudgetError, match="monomials; allowed: at most"):
+    with pytest.raises(BudgetError, match="a table of 250001 monomials; allowed: at most"):
         Table.of(ArrayRef("x", 10**6), ArrayRef("y", 1), [{(k,): Fraction(1) for k in range(250_001)}])
+
+
+@pytest.mark.parametrize("family", ["linear", "products", "connected"])
+@pytest.mark.parametrize("dimension", [3, 4])
+def test_a_degree_that_no_graph_has_is_told(family: str, dimension: int) -> None:
+    with pytest.raises(BasisError, match=r"^no graph gives an output of rank 0; allowed: another degree, body order"):
+        derive(family, 4, 2, dimension=dimension, degree=Degree(4, 1, 0, 0, exact=True))
+
+
+def test_a_norm_over_channels_is_refused() -> None:
+    text = SNAP8.read_text().replace("max_rank: 8", "max_rank: 2, channels: 4")
+    text = text.replace("readout:", "    update: {norm: group}\nreadout:").replace(", per: species", "")
+    with pytest.raises(SpecError, match=r"dimension` is 4, and update.norm is group; allowed: 3, or with"):
+        parse_spec(text)
+
+
+def test_an_output_that_no_graph_gives_is_told() -> None:
+    probe = Kind(1, role="probe")
+    with pytest.raises(BasisError, match="no graph gives an output of rank 1"):
+        derive("linear", 3, 1, outputs=(None, probe), degree=Degree(2, 0, 0, 1, exact=True))
 
 
 @pytest.fixture(scope="module")
@@ -255,11 +283,33 @@ def test_snap_is_differentiable_to_every_order(snap) -> None:
     t = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     (first,) = torch.autograd.grad(along(t), t, create_graph=True)
     (second,) = torch.autograd.grad(first[0], t, create_graph=True)
-    (third,) = torch.autograd.grad(second[1], t)
+    (third,) = torch.autograd.grad(second[1], t, create_graph=True)
     # Cubic in t: its coefficient of t0 t1 t2 by differences is exact.
     corners = [(torch.tensor(signs, dtype=torch.float64), np.prod(signs)) for signs in product((1.0, -1.0), repeat=3)]
     expected = sum(sign * along(corner) for corner, sign in corners) / 8
     assert third[2].item() == pytest.approx(expected.item(), rel=1e-10)
+    (fourth,) = torch.autograd.grad(third[2] ** 2, t)  # of a cubic the third derivative is a number
+    torch.testing.assert_close(fourth, torch.zeros_like(fourth), atol=1e-9 * third[2].item() ** 2, rtol=0)
+
+
+def test_third_derivatives_are_recorded_without_the_numbers_of_the_table(snap) -> None:
+    """As operators: what was recorded leaves nothing behind that a later call would meet."""
+    _, package = snap
+    x = torch.randn(2, 285, 1, dtype=torch.float64)
+
+    def third(x: torch.Tensor) -> torch.Tensor:
+        x = x.detach().requires_grad_()
+        value = package.invariants(x).square().sum()
+        for _ in range(2):
+            (slope,) = torch.autograd.grad(value, x, create_graph=True)
+            value = slope.square().sum()
+        return torch.autograd.grad(value, x)[0]
+
+    graph = make_fx(third, tracing_mode="symbolic", _allow_non_fake_inputs=True)(x)
+    expected = third(x)
+    assert type(expected) is torch.Tensor
+    torch.testing.assert_close(graph(x), expected, rtol=1e-12, atol=1e-12 * expected.abs().max().item())
+    assert not [node for node in graph.graph.nodes if node.op == "get_attr" and "tensor_constant" in str(node.target)]
 
 
 def test_a_smaller_snap_passes_the_battery(tmp_path: Path) -> None:

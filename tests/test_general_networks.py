@@ -55,9 +55,9 @@ name: four
 species: [H, O]
 radial: {kind: hypersphere, cutoff: 4.0, rfac0: 0.95, rmin0: 0.3}
 layers:
-  - density: {dimension: 4, max_rank: 3, channels: 2, self: 0.8}
+  - density: {dimension: 4, max_rank: 3, channels: 3, self: 0.8}
     basis: {family: flexible, body_order: 4}
-    update: {activation: silu, norm: group}
+    update: {activation: silu}
 readout: {kind: linear}
 """
 CASES = {"four": FOUR, "covariant2": COVARIANT, "mtp16": (SPECS / "mtp16.yaml").read_text(), "ace": ACE, "deep": DEEP}

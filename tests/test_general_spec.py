@@ -282,7 +282,7 @@ ACROSS_KEYS = {
     "soft_min", "soft_min of Bessel", "update missing", "update of a repeated",
     "exactly and limit", "exactly below", "four dimensions", "four dimensions twice", "functions on the sphere",
     "mix on the sphere", "neither limit nor exactly", "rfac0 elsewhere", "rmin0", "rmin0 elsewhere", "self in three",
-    "three on the sphere",
+    "channels on the sphere", "three on the sphere",
 }  # fmt: skip
 """What only validators know: relations between keys, modules of Python, infinity, and that 3.0 is no integer."""
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from itertools import combinations
 from math import comb, prod
 
@@ -84,7 +84,7 @@ def spinor_polynomial(graph: Multigraph, starts: Mapping[int, int]) -> dict[Mono
     return {monomial: coefficient for monomial, coefficient in sorted(total.items()) if coefficient}
 
 
-@cache
+@lru_cache(maxsize=4096)
 def pairings(graph: Multigraph) -> dict[tuple[int, ...], int]:
     """w(a) in the product of a determinant [x_i x_j] for every edge, by the degree a_i in the second of each x_i."""
     terms: Counter[tuple[int, ...]] = Counter({(0,) * graph.order: 1})

@@ -48,6 +48,7 @@ def derive(
 
     Raises:
         KeyError: no such family.
+        BasisError: there is no graph for an output.
         BudgetError: the family would have to look at too many graphs.
         ValueError: outputs with rank from a family that prunes functions.
     """
@@ -62,6 +63,7 @@ def derive(
     for number, step in enumerate(steps, 1):
         tell(f"basis: stratum {number} of {len(steps)}, {len(search.chosen)} invariants so far")
         search.run(step)
+    rule.check_outputs(graph.kinds for graph in search.chosen)
     tell("basis: certificate")
     invariants = named(search.chosen)
     return Basis(rule, body_order, invariants, search.dropped_by_name(invariants), search.certificate(invariants))

@@ -47,10 +47,12 @@ def derive_products(rule: Rule, body_order: BodyOrder, primes: Sequence[int]) ->
 
     Raises:
         BudgetError: there are more than ``MAX_INVARIANTS``; for ``linear`` before any work is done.
+        BasisError: there are none, or none of a rank that is asked for.
     """
     if rule.preset.superfluous == "nothing":
         return _census(rule, body_order, primes)
     degrees = {kinds: size for kinds in multidegrees(rule) if (size := dimension_of(kinds, rule.layout.dimension))}
+    rule.check_outputs(degrees)
     _check_budget(sum(degrees.values()), "linearly independent invariants")
     # Any prime serves; the points of all multidegrees are the same, so there are as many as the largest needs.
     points = Points.random(rule.recorded, [primes[0]] * max(degrees.values()), POINT_SEED, rule.layout.dimension)
@@ -97,6 +99,7 @@ def _census(rule: Rule, body_order: BodyOrder, primes: Sequence[int]) -> Basis:
     for kinds in multidegrees(rule):
         graphs += multigraphs_of_degree_sequence(kinds)
         _check_budget(len(graphs), "graphs and more")
+    rule.check_outputs(graph.kinds for graph in graphs)
     points = Points.random((), primes[:1], POINT_SEED, rule.layout.dimension)
     return Basis(rule, body_order, named(graphs), (), Certificate.of(points, ()))
 

@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import Literal
 
 from tensorgraph.algebra import Layout, component_count, orbit_dimension
-from tensorgraph.errors import BudgetError
+from tensorgraph.errors import BasisError, BudgetError
 from tensorgraph.graphs import Kind, as_kinds
 from tensorgraph.spec import names
 
@@ -95,6 +95,17 @@ class Rule:
     def allows(self, kinds: Iterable[Kind]) -> bool:
         """Whether the degree allows a graph of these vertices."""
         return self.degree is None or self.degree.allows(kinds)
+
+    def check_outputs(self, found: Iterable[Iterable[Kind]]) -> None:
+        """Raises BasisError where no graph among those of these vertices gives one of the outputs."""
+        there = {next((kind for kind in kinds if kind.role != "tensor"), None) for kinds in found}
+        for output in self.outputs:
+            if output not in there:
+                what = (
+                    "pseudo-scalar" if output and output.role == "epsilon" else f"rank {output.rank if output else 0}"
+                )
+                allowed = "another degree, body order or largest rank"
+                raise BasisError(f"no graph gives an output of {what}; allowed: {allowed}")
 
     def passes(self) -> tuple[Pass, ...]:
         """The passes of the family over the strata of these tensors, none for one that prunes by no function.

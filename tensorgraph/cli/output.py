@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tensorgraph.atomic import obstacle
-from tensorgraph.errors import BudgetError, CheckpointError, SpecError, TensorGraphError, one_line
+from tensorgraph.errors import BasisError, BudgetError, CheckpointError, SpecError, TensorGraphError, one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -40,14 +40,15 @@ def load(file: str) -> "AnySpec":
 def within_budget(file: str, work: Callable[[Callable[[str], None]], Result]) -> Result:
     """What `work` gives, its progress shown where stderr is a terminal.
 
-    A basis too large to derive is a mistake in the spec, reported with the line of its body order, or of its layers.
+    A basis too large to derive, or empty, is a mistake in the spec, reported with the line of its body order, or of its
+    layers.
     """
     from tensorgraph.spec import GeneralSpec, line_of, load_spec
 
     try:
         with progress() as tell:
             return work(tell)
-    except BudgetError as error:
+    except (BudgetError, BasisError) as error:
         if file.endswith(CHECKPOINT):
             raise CheckpointError(f"{file}: {error}") from None
         keys = ("layers",) if isinstance(load_spec(file), GeneralSpec) else ("basis", "body_order")

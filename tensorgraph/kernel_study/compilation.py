@@ -203,13 +203,13 @@ def _programs(
     compilation: Compilation, channels: int, operators: tuple[str, ...]
 ) -> dict[str, StraightLine | PairKernel]:
     programs: dict[str, StraightLine | PairKernel] = {}
-    if "invariants" in operators:
-        for name, program in compilation.instructions._asdict().items():
-            if isinstance(program, Table):
-                raise KernelError(
-                    f"the invariants of {compilation.spec.name} are a table, which PyTorch evaluates on a GPU; "
-                    "allowed: a spec with tensors of three dimensions"
-                )
+    for name, program in compilation.instructions._asdict().items():
+        if isinstance(program, Table):
+            raise KernelError(
+                f"the invariants of {compilation.spec.name} are a table, which has no kernels of its own; "
+                "allowed: a spec with tensors of three dimensions"
+            )
+        if "invariants" in operators:
             programs[name] = program
     if "pairs" in operators:
         programs |= {kernel.name: kernel for kernel in pair_kernels(compilation, channels)}

@@ -55,8 +55,8 @@ class Table:
         """
         rows = [(k, *term) for k, polynomial in enumerate(polynomials) for term in polynomial.items()]
         if len(rows) > MAX_MONOMIALS:
-            allowed = f"at most {MAX_MONOMIALS}, by a smaller body order or rank"
-            raise BudgetError(f"{len(rows)} monomials; allowed: {allowed}")
+            allowed = f"at most {MAX_MONOMIALS}, by a smaller body order, rank or degree"
+            raise BudgetError(f"a table of {len(rows)} monomials; allowed: {allowed}")
         degree = max((len(monomial) for _, monomial, _ in rows), default=1)
         factors = [(*monomial, *(inputs.size,) * (degree - len(monomial))) for _, monomial, _ in rows]
         return cls(

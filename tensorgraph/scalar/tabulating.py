@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from tensorgraph.algebra import Layout
 from tensorgraph.algebra.spinors import pairings, spinor_polynomial
@@ -12,20 +13,21 @@ from tensorgraph.scalar.derivatives import Derivatives
 from tensorgraph.scalar.ir import ArrayRef
 from tensorgraph.scalar.tables import Table, table_derivatives
 
-MAX_PRODUCTS = 10**6
-"""Of complex components, that the polynomials of all graphs are summed from: some ten seconds of work."""
+MAX_PRODUCTS = 2 * 10**6
+"""Of real components, that the polynomials of all graphs are summed from: some ten seconds of work."""
 
 
 def products_of(graph: Multigraph) -> int:
-    """How many products of complex components a graph is the sum of."""
-    return len(pairings(graph)) ** 2
+    """How many products of real components a graph is summed from: the real part of each of complex ones."""
+    products: int = len(pairings(graph)) ** 2 * 2 ** (graph.order - 1)
+    return products
 
 
 def check_products(numbers: Iterable[int]) -> None:
-    """Raises BudgetError where these products of components are too many together."""
-    if (number := sum(numbers)) > MAX_PRODUCTS:
-        allowed = f"at most {MAX_PRODUCTS}, by a smaller body order, rank or degree"
-        raise BudgetError(f"sums of {number} products of spinor components; allowed: {allowed}")
+    """Raises BudgetError as soon as these products of components are too many together."""
+    if any(total > MAX_PRODUCTS for total in accumulate(numbers)):
+        allowed = "a smaller body order, rank or degree"
+        raise BudgetError(f"a table from more than {MAX_PRODUCTS} products of components; allowed: {allowed}")
 
 
 def tabulated(graphs: Sequence[Multigraph], layout: Layout) -> Derivatives[Table]:

@@ -69,6 +69,9 @@ class GeneralSpec(PackageSpec):
             yield f"and radial.kind is {self.radial.kind}"
         if len(self.layers) > 1 or layer.repeat > 1:
             yield "and there are several layers"
+        if layer.update and layer.update.norm == "group":
+            # The central atom is the same in all channels: alone it has no variance that one could divide by.
+            yield "and update.norm is group"
 
     def _check_outputs(self, index: int, layer: LayerSpec) -> None:
         if layer.basis.outputs == (0,):

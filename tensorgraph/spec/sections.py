@@ -80,17 +80,17 @@ class RadialSpec(SpecModel):
     ] = "none"
     channels: Annotated[
         int,
-        Allowed("an integer from 1 to 64, above 1 only with mix: species_pair"),
+        Allowed("an integer from 1 to 64, above 1 only with mix: species_pair; no key channels with hypersphere"),
         Field(ge=1, le=64, title="Channels", description="The number of combinations of the functions."),
     ] = 1
     rfac0: Annotated[
         float,
-        Allowed("a number above 0 and at most 1, with kind: hypersphere; else no key rfac0"),
-        Field(gt=0, le=1, title="rfac0", description="The polar angle at the cutoff, in units of π."),
+        Allowed("a number from 0.01 to 1, with kind: hypersphere; else no key rfac0"),
+        Field(ge=0.01, le=1, title="rfac0", description="The polar angle at the cutoff, in units of π."),
     ] = 0.99363
     rmin0: Annotated[
         float,
-        Allowed("a number of ångström from 0, below cutoff, with kind: hypersphere; else no key rmin0"),
+        Allowed("a number of ångström from 0 to 0.1 below cutoff, with kind: hypersphere; else no key rmin0"),
         Field(ge=0, le=100, title="rmin0", description="The distance in Å whose polar angle is zero."),
     ] = 0.0
 
@@ -100,8 +100,8 @@ class RadialSpec(SpecModel):
         for key in without:
             if key in self.model_fields_set:
                 raise refused(f"has no meaning with kind: {self.kind}", key)
-        if "rmin0" not in without and self.rmin0 >= self.cutoff:
-            wrong = f"is {self.rmin0!r}, not below cutoff, which is {self.cutoff!r}"
+        if "rmin0" not in without and self.rmin0 > self.cutoff - 0.1:
+            wrong = f"is {self.rmin0!r}, not 0.1 below cutoff, which is {self.cutoff!r}"
             raise refused(wrong, "rmin0", sibling="cutoff")
         if "soft_min" not in without and self.soft_min >= self.cutoff:
             wrong = f"is {self.soft_min!r}, not below cutoff, which is {self.cutoff!r}"
@@ -147,7 +147,7 @@ class DensitySpec(SpecModel):
     dimension: Annotated[
         Literal[3, 4],
         BeforeValidator(_integer),
-        Allowed("3, or 4 with radial.kind: hypersphere"),
+        Allowed("3, or with radial.kind: hypersphere 4, in a spec of one layer without update.norm"),
         Field(title="Dimension", description="The dimension of the space that the tensors are of."),
     ] = 3
     self: Annotated[

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 INPUTS, OUTPUTS, ROWS = 9, 6, 211
-"""Of a table."""
+"""Elements and rows of a table."""
 
 ATOMS, PAIRS, CHANNELS, KINDS = 23, 301, 37, 3
 """More than one vector of the widest registers (64 bytes) with a tail, and more than one block of pairs."""
@@ -38,9 +38,22 @@ def of_programs(
     def problem(name: str, macros: Mapping[str, int]) -> Problem:
         shapes = [(ATOMS, size, CHANNELS) for size in (n_inputs, n_outputs, n_inputs)]
         inputs, *cotangents = _random(shapes[: 1 + list(implementations).index(name)])
-        return implementations[name], (3 + 2 * inputs if positive else inputs, *cotangents)
+        return both_layouts(implementations[name]), (3 + 2 * inputs if positive else inputs, *cotangents)
 
     return problem
+
+
+def both_layouts(function: Callable) -> Callable:
+    """A function of tensors ``[n, size, channels]``, also called with their first channel alone.
+
+    Vectors hold channels of one atom, or, where there is one channel, as many atoms: both are tried.
+    """
+
+    def called(*tensors: Tensor) -> tuple[Tensor, ...]:
+        results = [function(*tensors), function(*(tensor[..., :1].contiguous() for tensor in tensors))]
+        return tuple(one for found in results for one in ((found,) if isinstance(found, Tensor) else found))
+
+    return called
 
 
 def of_pairs(implementations: Mapping[str, Callable]) -> Trial:

@@ -9,5 +9,5 @@ so that a package with its copy of the runtime can stand anywhere.
 Do not edit a copy in a package: `tensorgraph refresh PACKAGE` replaces it by the one of the installed tensorgraph.
 """
 
-INTERFACE = 2
+INTERFACE = 3
 """Counts the changes after which files that were printed for an earlier runtime do not work with this one."""

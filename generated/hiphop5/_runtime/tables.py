@@ -3,7 +3,7 @@
 A package of many long polynomials holds, in place of printed programs, a table STEM.json of its values: an element of
 the result, a coefficient, and the elements that are multiplied. Tables of derivatives follow from it, with cotangents
 as further inputs. One loop over its rows evaluates a table: in C on a CPU, as a Triton kernel on CUDA tensors; plain
-PyTorch stands in where there is no C compiler or no triton, and for derivatives of order three and above.
+PyTorch stands in where there is no C compiler or no triton, and for derivatives of order four and above.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from . import native, sources, trials
 from .grouping import Grouping
-from .operators import dispatch
+from .operators import alike, check_shapes, check_types, derivatives, dispatch, operator
 from .programs import Operators
 
 KERNELS = f"{__package__}.tables_triton"
@@ -38,7 +38,7 @@ PRODUCTS_PER_ROW = 64
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _made_once(function: F) -> F:
+def _never_inference(function: F) -> F:
     """What it makes is kept, for autograd too: never as tensors of `torch.inference_mode`."""
 
     @functools.wraps(function)
@@ -68,7 +68,7 @@ class Table:
     coefficients: Tensor
 
     @classmethod
-    @_made_once
+    @_never_inference
     def read(cls, text: bytes) -> Table:
         """The table of a package."""
         found = json.loads(text)
@@ -83,7 +83,7 @@ class Table:
         )
 
     @functools.cached_property
-    @_made_once
+    @_never_inference
     def backward(self) -> Table:
         """From x and the cotangents of the results to the cotangent of x."""
         (n, m), factors = (self.n_inputs, self.n_outputs), self._behind(self.n_outputs)
@@ -91,7 +91,7 @@ class Table:
         return _merged(n + m, n, parts)
 
     @functools.cached_property
-    @_made_once
+    @_never_inference
     def double_backward(self) -> Table:
         """From what `backward` takes and a cotangent of what it gives to the cotangents of what it takes."""
         (n, m), factors = (self.n_inputs, self.n_outputs), self._behind(self.n_outputs + self.n_inputs)
@@ -151,23 +151,15 @@ def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Functions:
-    """The three functions of a table in plain PyTorch, on any device and differentiable to any order."""
+    """What derivatives of the fourth order and above are taken of, on any device."""
 
     table: Table
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """[n, n_inputs, channels] -> [n, n_outputs, channels]."""
-        return summed(self.table, inputs)
-
-    def backward(self, inputs: Tensor, grad_outputs: Tensor) -> Tensor:
-        """The cotangent of the inputs."""
-        return summed(self.table.backward, torch.cat([inputs, grad_outputs], dim=1))
-
-    def double_backward(self, inputs: Tensor, grad_outputs: Tensor, grad_grad_inputs: Tensor) -> tuple[Tensor, ...]:
-        """The cotangents of the inputs and of the cotangents of the outputs."""
-        given = torch.cat([inputs, grad_outputs, grad_grad_inputs], dim=1)
-        found = summed(self.table.double_backward, given)
-        return found[:, : self.table.n_inputs], found[:, self.table.n_inputs :]
+    def triple_backward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """The cotangents of what `double_backward` takes, from that and the cotangents of what it gives."""
+        n, m = self.table.n_inputs, self.table.n_outputs
+        found = summed(self.table.double_backward.backward, torch.cat(given, dim=1))
+        return found[:, :n], found[:, n : n + m], found[:, n + m :]
 
 
 def summed(table: Table, x: Tensor) -> Tensor:
@@ -197,7 +189,7 @@ class InBlocks:
 
 
 @functools.lru_cache(maxsize=64)
-@_made_once
+@_never_inference
 def _groupings(table: Table, device: torch.device) -> tuple[Grouping, tuple[Grouping, ...], Tensor]:
     """What rows are added to, what their factors are, and the coefficients, on a device."""
     sums = Grouping.of(table.places.to(device), table.n_outputs)
@@ -215,7 +207,7 @@ class Loops(NamedTuple):
     coefficients: Tensor
 
     @classmethod
-    @_made_once
+    @_never_inference
     def of(cls, table: Table) -> Loops:
         """Groups by the last factor: of derivatives the cotangents, which stand behind the inputs."""
         keys = torch.column_stack([table.places, table.factors.flip(1)])
@@ -242,7 +234,7 @@ def evaluate(table: Table, x: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
-@_made_once
+@_never_inference
 def _terms(table: Table, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Where the rows of each place begin, their factors and coefficients, on a device."""
     starts = _ends(torch.bincount(table.places, minlength=table.n_outputs))
@@ -263,24 +255,56 @@ def _compiled(table: Table, x: Tensor) -> Tensor | None:
 
 
 class Tables(Operators):
-    """The table of a stem in a package, and its three operators."""
+    """The table of a stem in a package, and its three operators.
+
+    A fourth one, of third derivatives, keeps the numbers of tables out of what PyTorch's compiler records.
+    """
 
     def __init__(self, package: str, stem: str) -> None:
         text = sources.table(package, stem)
         self.table = Table.read(text)
-        super().__init__(self.table.n_inputs, self.table.n_outputs, Functions(self.table), {f"{stem}.json": text})
+        code = {f"{stem}.json": text}
+        super().__init__(self.table.n_inputs, self.table.n_outputs, Functions(self.table), code)
+        vjp, fake = self._triple_backward_vjp, self._fake_triple_backward
+        self.triple_backward = operator("triple_backward", self._triple_backward, fake, vjp, code)
 
     def _run(self, name: str, *tensors: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        table = self.table if name == "forward" else getattr(self.table, name)
-        found = evaluate(table, torch.cat(tensors, dim=1))
+        found = evaluate(self.table if name == "forward" else getattr(self.table, name), torch.cat(tensors, dim=1))
         if name != "double_backward":
             return found
         return found[:, : self.n_inputs].contiguous(), found[:, self.n_inputs :].contiguous()
 
+    def _double_backward_vjp(self, ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found: tuple[Tensor, Tensor, Tensor] = self.triple_backward(*ctx.saved_tensors, *grads)
+        return found
+
+    def _triple_backward(
+        self,
+        inputs: Tensor,
+        grad_outputs: Tensor,
+        grad_grad_inputs: Tensor,
+        grad_of_inputs: Tensor,
+        grad_of_grad_outputs: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        given = (inputs, grad_outputs, grad_grad_inputs, grad_of_inputs, grad_of_grad_outputs)
+        check_types("triple_backward", given)
+        sizes = (self.n_inputs, self.n_outputs, self.n_inputs, self.n_inputs, self.n_outputs)
+        check_shapes("triple_backward", given, [(inputs.shape[0], size, inputs.shape[2]) for size in sizes])
+        found = evaluate(self.table.double_backward.backward, torch.cat(given, dim=1))
+        first, second, third = found.split(sizes[:3], dim=1)
+        return first.contiguous(), second.contiguous(), third.contiguous()
+
+    def _fake_triple_backward(self, inputs, grad_outputs, grad_grad_inputs, grad_of_inputs, grad_of_grad_outputs):  # type: ignore[no-untyped-def]
+        return alike(inputs, grad_outputs, grad_grad_inputs)
+
+    def _triple_backward_vjp(self, ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Order four and above: differentiate sums and gathers, which PyTorch traces."""
+        return derivatives(self.plain.triple_backward, ctx.saved_tensors, ctx.needs_input_grad, grads)
+
 
 def _trial(name: str, macros: Mapping[str, int]) -> trials.Problem:
     """A table of products of so many factors, some of them the constant one."""
-    return functools.partial(evaluate, trial_table(macros["DEGREE"])), trials.of_table()
+    return trials.both_layouts(functools.partial(evaluate, trial_table(macros["DEGREE"]))), trials.of_table()
 
 
 def trial_table(degree: int) -> Table:
