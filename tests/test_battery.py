@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import re
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,22 @@ def test_a_thousand_steps_of_a_water_cluster_do_not_drift() -> None:
     integrator = VelocityVerlet(atoms, timestep=0.5 * units.fs)
     energies = np.array([atoms.get_total_energy() for _ in integrator.irun(1000)])
     assert abs(dynamics.drift(energies)) / len(atoms) < 1e-6
+
+
+def test_the_repulsion_of_the_drift_check_is_a_potential() -> None:
+    """Its forces are slopes of its energy and add up to nothing; at a bond it is small, at half of one large."""
+    atoms = water_cluster([1, 8], 6.5)
+    energy, forces = dynamics.repulsion(atoms)
+    assert 0 < energy < 0.2
+    np.testing.assert_allclose(forces.sum(axis=0), 0, atol=1e-12)
+    for index, axis in product(range(len(atoms)), range(3)):
+        moved = [atoms.copy(), atoms.copy()]
+        for sign, one in zip((1, -1), moved, strict=True):
+            one.positions[index, axis] += sign * 1e-5
+        plus, minus = (dynamics.repulsion(one)[0] for one in moved)
+        assert forces[index, axis] == pytest.approx((minus - plus) / 2e-5, abs=1e-7)
+    atoms.positions[1] = (atoms.positions[0] + atoms.positions[1]) / 2
+    assert dynamics.repulsion(atoms)[0] > 10
 
 
 def test_the_drift_is_that_of_the_energy() -> None:

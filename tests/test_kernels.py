@@ -12,7 +12,8 @@ import pytest
 
 from tensorgraph import cli
 from tensorgraph.compiler import compile_spec
-from tensorgraph.kernel_study import DTYPES, TARGETS, KernelCost, KernelStudy, Target
+from tensorgraph.errors import KernelError
+from tensorgraph.kernel_study import DTYPES, TARGETS, KernelCost, KernelStudy, Target, compilation
 from tensorgraph.kernel_study.pairs import NEIGHBOURS, pair_kernels
 from tensorgraph.spec import load_spec, parse_spec
 
@@ -231,3 +232,25 @@ def test_nothing_compiled_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr("tensorgraph.kernel_study.study_kernels", lambda *_: KernelStudy("hipnn", "3.9.0", 128, (row,)))
     assert cli.main(["kernels", str(ROOT / "specs" / "hipnn.yaml"), "--arch", "999"]) == 1
     assert capsys.readouterr().out.startswith("not compiled: forward for sm_999 in float32: no such target\n")
+
+
+@needs_triton
+def test_a_program_that_is_too_long_is_not_compiled_and_says_so(monkeypatch) -> None:
+    monkeypatch.setattr(compilation, "MAX_OPERATIONS", 200)
+    compiled = compile_spec(parse_spec("{name: short, basis: {family: hiphop, body_order: 4, max_rank: 3}}"))
+    study = compilation.study_kernels(compiled, TARGETS[1:2], DTYPES[:1], operators=("invariants",))
+    told = {cost.kernel: cost.reason for cost in study.kernels}
+    assert told.pop("forward") is None
+    operations = compiled.instructions._asdict()
+    assert told == {
+        name: f"it has {operations[name].operations.total} operations, more than 200"
+        for name in ("backward", "double_backward")
+    }
+
+
+@needs_triton
+@pytest.mark.parametrize("operators", [("invariants",), ("pairs",), ("invariants", "pairs")])
+def test_a_table_has_no_kernels_of_its_own(operators: tuple[str, ...]) -> None:
+    text = (ROOT / "specs" / "snap8.yaml").read_text().replace("max_rank: 8", "max_rank: 1")
+    with pytest.raises(KernelError, match=r"^the invariants of snap8 are a table, which has no kernels of its own"):
+        compilation.study_kernels(compile_spec(parse_spec(text)), operators=operators)
