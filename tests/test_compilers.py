@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from generated.hipnn import model, tensors
-from generated.hipnn._runtime import libraries, moments, native, pairs, trials
+from generated.hipnn._runtime import libraries, moments, native, pairs, tables, trials
 from tests.helpers import counting_compiler, empty_cache, uses
 
 ROOT = Path(__file__).parents[1]
@@ -110,12 +110,14 @@ MACROS = {
     "sensitivities_cpu.c": {"COLUMNS": 21, "BLOCK": 256},
 }
 TAILS = "s/lanes \\* sizeof(real)/(lanes - 1) * sizeof(real)/"
+ROWS = "s/lane < lanes; lane++/lane < lanes - 1; lane++/"
+"""Where one channel of many atoms is taken as rows."""
 MISTAKES = {
     "moments_cpu.c": ["s/sum += /sum -= /; s/] += t/] -= t/"],
     "pairs_cpu.c": [TAILS, "s/sums\\[k % 4\\] +=/sums[k % 2] -=/"],
-    "invariants_cpu.c": [TAILS, "s/block < atoms \\* vectors/block < atoms * vectors - 1/"],
+    "invariants_cpu.c": [TAILS, ROWS, "s/block < atoms \\* vectors/block < atoms * vectors - 1/"],
     "sensitivities_cpu.c": [TAILS, "s/0x1.a39ef35793c76p-33/0.0/"],
-    "tensors_cpu.c": [TAILS, "s/block < atoms \\* vectors/block < (atoms - 1) * vectors/"],
+    "tensors_cpu.c": [TAILS, ROWS, "s/block < atoms \\* vectors/block < (atoms - 1) * vectors/"],
 }
 """What compilers could do wrong, as editing of the source: tails, sums, shares of threads, the last digits."""
 
@@ -143,6 +145,20 @@ def test_a_library_that_computes_something_else_is_not_kept(tmp_path, cache, mon
             assert built(source, name) is None
     assert uses(log) == 3
     assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("mistake", [
+    "s/= x\\[k \\* at.step + lane/= 2 * x[k * at.step + lane/",  # one channel
+    "s/x + k \\* at.step, at.lanes/x + k * at.step, (at.lanes - 1)/",  # several
+    "s/out\\[lane \\* at.across\\] = lanes/out[lane * at.across] = 2 * lanes/",
+    "s/groups\\[k\\]; group/groups[k] + 1; group/",
+])  # fmt: skip
+def test_a_library_that_evaluates_tables_wrongly_is_not_kept(tmp_path, cache, monkeypatch, mistake):
+    script, log = counting_compiler(tmp_path, f"sed '{mistake}' | {REAL} \"$@\"; exit $?")
+    monkeypatch.setenv("CC", script)
+    with pytest.warns(RuntimeWarning, match=r"what the C compiler makes of table in tables_cpu.c is wrong"):
+        assert native._compiled.__wrapped__(tables.SOURCE, "table", torch.float64, DEGREE=3) is None
+    assert (uses(log), list(cache.iterdir())) == (1, [])
 
 
 def test_a_compiler_that_was_wrong_once_is_not_asked_again(tmp_path, cache, monkeypatch):

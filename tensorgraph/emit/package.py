@@ -60,8 +60,8 @@ Pairs p are of a central atom i and its neighbour j; T are the tensors of direct
 GENERAL_HEAD = '''\
 """A potential as PyTorch modules: above every line the equation that it computes.
 
-Pairs p are of a central atom i and its neighbour j; T are the tensors of {directions}; z0 is one for the species
-of an atom. Units: Å and eV.
+Pairs p are of a central atom i and its neighbour j; z0 is one for the species of an atom. Units: Å and eV.
+T are the tensors of {directions}.
 """
 '''
 

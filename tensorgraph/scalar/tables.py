@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tensorgraph.algebra.spinors import Monomial
 from tensorgraph.errors import BudgetError
 from tensorgraph.scalar.derivatives import Derivatives
 from tensorgraph.scalar.instructions import OperationCount
@@ -24,8 +25,6 @@ from tensorgraph.scalar.ir import ArrayRef
 
 MAX_MONOMIALS = 250_000
 """Of a table of values, without derivatives: some seconds of work, and some MB in a package."""
-
-Monomial = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
