@@ -134,9 +134,12 @@ def regeneration_command(spec: AnySpec) -> str:
 
 def _templates(basis: BasisProgram) -> dict[str, str]:
     """The modules of the invariants and of the tensors, by file."""
-    if isinstance(basis.instructions.forward, Table):
-        return {"invariants.py": _template("tabulated_invariants.py"), "tensors.py": _template("spinor_tensors.py")}
-    return {name: _template(name) for name in ("invariants.py", "tensors.py")}
+    invariants = _template("invariants.py")
+    if not isinstance(basis.instructions.forward, Table):
+        return {"invariants.py": invariants, "tensors.py": _template("tensors.py")}
+    invariants = invariants.replace("_runtime.programs import", "_runtime.tables import Tables as")
+    invariants = invariants.replace("_runtime/programs.py", "_runtime/tables.py")
+    return {"invariants.py": invariants, "tensors.py": _template("spinor_tensors.py")}
 
 
 def _template(name: str) -> str:

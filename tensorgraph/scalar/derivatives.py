@@ -52,28 +52,29 @@ def derived(
     The cotangent of an array ``x`` is ``grad_x``, that of ``grad_x`` is ``grad_grad_x``.
     """
     elements = [element for argument in arguments for element in argument.elements]
-    cotangent = Argument.of(builder, _cotangent(output))
+    cotangent = Argument.of(builder, cotangent_of(output))
     if gradient is None:
         slope = vector_jacobian_product(builder, values, cotangent.elements, elements)
     else:
         slope = tuple(gradient(cotangent.elements))
-    seconds = [Argument.of(builder, _cotangent(_cotangent(argument.ref))) for argument in arguments]
+    seconds = [Argument.of(builder, cotangent_of(cotangent_of(argument.ref))) for argument in arguments]
     weights = [element for second in seconds for element in second.elements]
     both = vector_jacobian_product(builder, slope, weights, [*elements, *cotangent.elements])
     given = [argument.ref for argument in arguments]
-    slopes = [_cotangent(ref) for ref in given]
+    slopes = [cotangent_of(ref) for ref in given]
     programs = (
         builder.finish(given, {output: values}),
         builder.finish([*given, cotangent.ref], _split(slopes, slope)),
         builder.finish(
             [*given, cotangent.ref, *(second.ref for second in seconds)],
-            _split([*slopes, _cotangent(cotangent.ref)], both),
+            _split([*slopes, cotangent_of(cotangent.ref)], both),
         ),
     )
     return Derivatives(*(rescaled(shared(program)) for program in programs))
 
 
-def _cotangent(ref: ArrayRef) -> ArrayRef:
+def cotangent_of(ref: ArrayRef) -> ArrayRef:
+    """The array that holds the cotangent of another."""
     return replace(ref, name=f"grad_{ref.name}")
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
-from itertools import accumulate, permutations
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tensorgraph.algebra.spinors import Monomial
 from tensorgraph.errors import BudgetError
-from tensorgraph.scalar.derivatives import Derivatives
+from tensorgraph.scalar.derivatives import Derivatives, cotangent_of
 from tensorgraph.scalar.instructions import OperationCount
 from tensorgraph.scalar.ir import ArrayRef
 
@@ -103,48 +103,27 @@ def _names(arrays: Sequence[ArrayRef]) -> list[str]:
 
 def table_derivatives(table: Table) -> Derivatives[Table]:
     """The programs that training on forces needs, of a table with one input and one output array."""
-    (given,), (made,) = table.inputs, table.results
-    cotangent, slope = (replace(array, name=f"grad_{array.name}") for array in (made, given))
-    second, third = (replace(array, name=f"grad_{array.name}") for array in (slope, cotangent))
-    n, m, degree = given.size, made.size, table.factors.shape[1]
-    factors = np.where(table.factors == n, n + m, table.factors)  # the constant one behind further inputs
-    backward = [_rows(table, factors, factors[:, k], {k: n + table.places}) for k in range(degree)]
-    factors = np.where(table.factors == n, 2 * n + m, table.factors)
-    directions = n + m + factors
-    double = [
-        _rows(table, factors, factors[:, j], {j: n + table.places, k: directions[:, k]})
-        for j, k in permutations(range(degree), 2)
-    ]
-    double += [_rows(table, factors, n + table.places, {k: directions[:, k]}) for k in range(degree)]
-    return Derivatives(
-        table,
-        _merged((given, cotangent), (slope,), backward),
-        _merged((given, cotangent, second), (slope, third), double),
-    )
+    backward = table_adjoint(table)
+    return Derivatives(table, backward, table_adjoint(backward))
 
 
-Rows = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
-
-
-def _rows(
-    table: Table, factors: NDArray[np.int64], places: NDArray[np.int64], replaced: Mapping[int, NDArray[np.int64]]
-) -> Rows:
-    """Rows with factors replaced, for a derivative by each of them: the constant one has none."""
-    new, kept = factors.copy(), np.ones(len(places), dtype=bool)
-    for k, column in replaced.items():
-        kept &= table.factors[:, k] != table.inputs[0].size
-        new[:, k] = column
-    return places[kept], np.sort(new[kept], axis=1), table.coefficients[kept]
-
-
-def _merged(inputs: tuple[ArrayRef, ...], results: tuple[ArrayRef, ...], parts: Sequence[Rows]) -> Table:
-    """One table of many rows, equal monomials of an element added."""
+def table_adjoint(table: Table) -> Table:
+    """From the inputs and a cotangent of each result to cotangents of the inputs, again as a table."""
+    given, made = (sum(array.size for array in arrays) for arrays in (table.inputs, table.results))
+    factors = np.where(table.factors == given, given + made, table.factors)  # the constant one behind the cotangents
+    parts = []
+    for k in range(table.factors.shape[1]):
+        kept = table.factors[:, k] != given
+        new = factors.copy()
+        new[:, k] = given + table.places
+        parts.append((factors[kept, k], np.sort(new[kept], axis=1), table.coefficients[kept]))
     places, factors, coefficients = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((*factors.T[::-1], places))
     rows = np.column_stack([places, factors])[order]
-    first = np.flatnonzero(np.any(np.diff(rows, axis=0, prepend=-1), axis=1))
+    first = np.flatnonzero(np.any(np.diff(rows, axis=0, prepend=-1), axis=1))  # equal monomials are added
     total = np.add.reduceat(coefficients[order], first) if len(first) else coefficients
-    return Table(inputs, results, rows[first, 0], rows[first, 1:], total)
+    slopes, cotangents = (tuple(map(cotangent_of, arrays)) for arrays in (table.inputs, table.results))
+    return Table((*table.inputs, *cotangents), slopes, rows[first, 0], rows[first, 1:], total)
 
 
 def evaluate_table(table: Table, arrays: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:

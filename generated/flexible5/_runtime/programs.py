@@ -98,8 +98,8 @@ class Operators:
         """Compiled code does not check shapes: a mismatch would read out of bounds."""
         check_types(name, tensors)
         atoms, channels = tensors[0].shape[0], tensors[0].shape[-1]
-        sizes = (self.n_inputs, self.n_outputs, self.n_inputs)
-        check_shapes(name, tensors, [(atoms, size, channels) for size in sizes])
+        n, m = self.n_inputs, self.n_outputs
+        check_shapes(name, tensors, [(atoms, size, channels) for size in (n, m, n, n, m)])
         return self._run(name, *tensors)
 
     def _run(self, name: str, *tensors: Tensor):

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import permutations
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from . import native, sources, trials
 from .grouping import Grouping
-from .operators import alike, check_shapes, check_types, derivatives, dispatch, operator
+from .operators import alike, derivatives, dispatch, operator
 from .programs import Operators
 
 KERNELS = f"{__package__}.tables_triton"
@@ -56,7 +55,7 @@ class Table:
     Attributes:
         n_inputs: elements of the inputs, all arrays one behind the other.
         n_outputs: elements of the results.
-        places: ``[n_rows]``, int64.
+        places: ``[n_rows]``, int64, ascending.
         factors: ``[n_rows, degree]``, int64.
         coefficients: ``[n_rows]``, float64.
     """
@@ -85,57 +84,34 @@ class Table:
     @functools.cached_property
     @_never_inference
     def backward(self) -> Table:
-        """From x and the cotangents of the results to the cotangent of x."""
-        (n, m), factors = (self.n_inputs, self.n_outputs), self._behind(self.n_outputs)
-        parts = [self._rows(factors, factors[:, k], {k: n + self.places}) for k in range(self.degree)]
-        return _merged(n + m, n, parts)
+        """From x and the cotangents of the results to the cotangent of x; its own `backward` is the double backward."""
+        one, (n, m) = self.n_inputs, (self.n_inputs, self.n_outputs)
+        factors = torch.where(self.factors == one, n + m, self.factors)  # the constant one behind the cotangents
+        parts = []
+        for k in range(self.degree):
+            kept = self.factors[:, k] != one
+            new = factors.clone()
+            new[:, k] = n + self.places
+            parts.append((factors[kept, k], new[kept], self.coefficients[kept]))
+        places, factors, coefficients = map(torch.cat, zip(*parts, strict=True))
+        keys, coefficients = _merged(torch.column_stack([places, factors.sort(dim=1).values]), coefficients)
+        return Table(n + m, n, keys[:, 0].contiguous(), keys[:, 1:].contiguous(), coefficients)
 
     @functools.cached_property
-    @_never_inference
-    def double_backward(self) -> Table:
-        """From what `backward` takes and a cotangent of what it gives to the cotangents of what it takes."""
-        (n, m), factors = (self.n_inputs, self.n_outputs), self._behind(self.n_outputs + self.n_inputs)
-        directions = n + m + factors
-        parts = [
-            self._rows(factors, factors[:, j], {j: n + self.places, k: directions[:, k]})
-            for j, k in permutations(range(self.degree), 2)
-        ]
-        parts += [self._rows(factors, n + self.places, {k: directions[:, k]}) for k in range(self.degree)]
-        return _merged(2 * n + m, n + m, parts)
-
-    @functools.cached_property
-    def plain(self) -> InBlocks:
-        """What stands in for compiled loops."""
-        return InBlocks(self)
+    def plain(self) -> Plain:
+        """What plain PyTorch makes of it."""
+        return Plain(self)
 
     @property
     def degree(self) -> int:
         """How many factors a row has."""
         return self.factors.shape[1]
 
-    def _behind(self, further: int) -> Tensor:
-        """The factors, with the constant one behind further inputs."""
-        return torch.where(self.factors == self.n_inputs, self.n_inputs + further, self.factors)
 
-    def _rows(self, factors: Tensor, places: Tensor, replaced: dict[int, Tensor]) -> Rows:
-        """Rows with factors replaced, for a derivative by each of them: the constant one has none."""
-        new, kept = factors.clone(), torch.ones_like(places, dtype=torch.bool)
-        for k, column in replaced.items():
-            kept &= self.factors[:, k] != self.n_inputs
-            new[:, k] = column
-        return places[kept], new[kept], self.coefficients[kept]
-
-
-Rows = tuple[Tensor, Tensor, Tensor]
-
-
-def _merged(n_inputs: int, n_outputs: int, parts: Sequence[Rows]) -> Table:
-    """One table of many rows, equal products of a place added."""
-    places, factors, coefficients = map(torch.cat, zip(*parts, strict=True))
-    rows = torch.column_stack([places, factors.sort(dim=1).values])
-    keys, number = _distinct(rows)
-    total = coefficients.new_zeros(keys.shape[0]).index_add_(0, number, coefficients)
-    return Table(n_inputs, n_outputs, keys[:, 0].contiguous(), keys[:, 1:].contiguous(), total)
+def _merged(rows: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+    """The different rows, sorted, each with the sum of its coefficients."""
+    different, which = _distinct(rows)
+    return different, coefficients.new_zeros(len(different)).index_add_(0, which, coefficients)
 
 
 def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,19 +123,6 @@ def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
     powers = torch.tensor([base**k for k in reversed(range(rows.shape[1]))], device="cpu")
     numbers, which = torch.unique((rows * powers).sum(1), return_inverse=True)
     return numbers[:, None] // powers % base, which
-
-
-@dataclass(frozen=True, eq=False)
-class Functions:
-    """What derivatives of the fourth order and above are taken of, on any device."""
-
-    table: Table
-
-    def triple_backward(self, *given: Tensor) -> tuple[Tensor, ...]:
-        """The cotangents of what `double_backward` takes, from that and the cotangents of what it gives."""
-        n, m = self.table.n_inputs, self.table.n_outputs
-        found = summed(self.table.double_backward.backward, torch.cat(given, dim=1))
-        return found[:, :n], found[:, n : n + m], found[:, n + m :]
 
 
 def summed(table: Table, x: Tensor) -> Tensor:
@@ -176,16 +139,22 @@ def summed(table: Table, x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class InBlocks:
-    """What plain PyTorch makes of a table, some atoms at a time."""
+class Plain:
+    """What plain PyTorch makes of a table, on any device."""
 
     table: Table
 
     def summed(self, x: Tensor, *_terms: Tensor) -> Tensor:
-        """[n, n_inputs, channels] -> [n, n_outputs, channels], what a kernel is given beside it left aside."""
+        """The function of this name, some atoms at a time; what a kernel is given beside x is left aside."""
         step = max(1, BLOCK_ELEMENTS // max(1, self.table.places.shape[0] * x.shape[2]))
         parts = [summed(self.table, part) for part in x.split(step)]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
+
+    def triple_backward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """Cotangents of what the double backward takes: what derivatives of the fourth order and above are taken of."""
+        n, m = self.table.n_inputs, self.table.n_outputs
+        found = summed(self.table.backward.backward.backward, torch.cat(given, dim=1))
+        return tuple(found.split((n, m, n), dim=1))
 
 
 @functools.lru_cache(maxsize=64)
@@ -208,15 +177,15 @@ class Loops(NamedTuple):
 
     @classmethod
     @_never_inference
-    def of(cls, table: Table) -> Loops:
+    def of(cls, table: Table, dtype: torch.dtype) -> Loops:
         """Groups by the last factor: of derivatives the cotangents, which stand behind the inputs."""
-        keys = torch.column_stack([table.places, table.factors.flip(1)])
-        keys, order = _distinct(keys)
-        coefficients = table.coefficients.new_zeros(len(keys)).index_add_(0, order, table.coefficients)
+        rows = torch.column_stack([table.places, table.factors.flip(1)])
+        keys, coefficients = _merged(rows, table.coefficients)
         pairs, counts = torch.unique_consecutive(keys[:, :2], dim=0, return_counts=True)
         sizes = torch.bincount(pairs[:, 0], minlength=table.n_outputs)
         factors = keys.int()
-        return cls(_ends(sizes), _ends(counts), pairs[:, 1].int(), factors[:, 2:].contiguous(), coefficients)
+        inner = factors[:, 2:].contiguous()
+        return cls(_ends(sizes), _ends(counts), pairs[:, 1].int(), inner, coefficients.to(dtype))
 
 
 def _ends(sizes: Tensor) -> Tensor:
@@ -228,26 +197,25 @@ _loops = functools.lru_cache(maxsize=64)(Loops.of)
 
 def evaluate(table: Table, x: Tensor) -> Tensor:
     """The same as `summed`, without derivatives: by a compiled loop where there is one."""
-    arguments = (x, *_terms(table, x.device))
+    arguments = (x, *_terms(table, x.device, x.dtype))
     found: Tensor = dispatch("summed", KERNELS, table.plain, arguments, lambda: _compiled(table, x))
     return found
 
 
 @functools.lru_cache(maxsize=64)
 @_never_inference
-def _terms(table: Table, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the rows of each place begin, their factors and coefficients, on a device."""
+def _terms(table: Table, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the rows of each place begin, their factors and coefficients, on a device and of a dtype."""
     starts = _ends(torch.bincount(table.places, minlength=table.n_outputs))
-    return starts.to(device), table.factors.contiguous().to(device), table.coefficients.to(device)
+    return starts.to(device), table.factors.contiguous().to(device), table.coefficients.to(device, dtype)
 
 
 def _compiled(table: Table, x: Tensor) -> Tensor | None:
     """What the C program makes of it; None where there is none."""
     x, (atoms, size, channels) = x.contiguous(), x.shape
-    loops = _loops(table)
     threads = max(torch.get_num_threads(), native.TRIAL_THREADS)
     scratch = torch.empty(threads * (size + 1) * BLOCK_BYTES, dtype=torch.uint8)
-    arrays = (x, *loops[:-1], loops.coefficients.to(x.dtype), scratch)
+    arrays = (x, *_loops(table, x.dtype), scratch)
     work = atoms * channels * (1 + table.places.shape[0] // PRODUCTS_PER_ROW)
     sizes, made = (atoms, channels, size, table.n_outputs), x.new_empty((atoms, table.n_outputs, channels))
     found: Tensor | None = native.results(SOURCE, "table", sizes, work, arrays, made, DEGREE=table.degree)
@@ -260,19 +228,24 @@ class Tables(Operators):
     A fourth one, of third derivatives, keeps the numbers of tables out of what PyTorch's compiler records.
     """
 
-    def __init__(self, package: str, stem: str) -> None:
+    def __init__(self, package: str, stem: str, n_inputs: int, n_outputs: int) -> None:
+        """Raises ValueError for a table of other sizes."""
         text = sources.table(package, stem)
         self.table = Table.read(text)
+        if (found := (self.table.n_inputs, self.table.n_outputs)) != (n_inputs, n_outputs):
+            raise ValueError(f"{package}/{stem}.json is of {found} inputs and outputs, not {(n_inputs, n_outputs)}")
         code = {f"{stem}.json": text}
-        super().__init__(self.table.n_inputs, self.table.n_outputs, Functions(self.table), code)
+        super().__init__(n_inputs, n_outputs, self.table.plain, code)
         vjp, fake = self._triple_backward_vjp, self._fake_triple_backward
         self.triple_backward = operator("triple_backward", self._triple_backward, fake, vjp, code)
 
-    def _run(self, name: str, *tensors: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        found = evaluate(self.table if name == "forward" else getattr(self.table, name), torch.cat(tensors, dim=1))
-        if name != "double_backward":
-            return found
-        return found[:, : self.n_inputs].contiguous(), found[:, self.n_inputs :].contiguous()
+    def _run(self, name: str, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
+        table = self.table
+        for _ in range(("forward", "backward", "double_backward", "triple_backward").index(name)):
+            table = table.backward
+        found, (n, m) = evaluate(table, torch.cat(tensors, dim=1)), (self.n_inputs, self.n_outputs)
+        sizes = {"double_backward": (n, m), "triple_backward": (n, m, n)}.get(name)
+        return found if sizes is None else tuple(part.contiguous() for part in found.split(sizes, dim=1))
 
     def _double_backward_vjp(self, ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         found: tuple[Tensor, Tensor, Tensor] = self.triple_backward(*ctx.saved_tensors, *grads)
@@ -287,12 +260,8 @@ class Tables(Operators):
         grad_of_grad_outputs: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         given = (inputs, grad_outputs, grad_grad_inputs, grad_of_inputs, grad_of_grad_outputs)
-        check_types("triple_backward", given)
-        sizes = (self.n_inputs, self.n_outputs, self.n_inputs, self.n_inputs, self.n_outputs)
-        check_shapes("triple_backward", given, [(inputs.shape[0], size, inputs.shape[2]) for size in sizes])
-        found = evaluate(self.table.double_backward.backward, torch.cat(given, dim=1))
-        first, second, third = found.split(sizes[:3], dim=1)
-        return first.contiguous(), second.contiguous(), third.contiguous()
+        found: tuple[Tensor, Tensor, Tensor] = self._checked("triple_backward", *given)
+        return found
 
     def _fake_triple_backward(self, inputs, grad_outputs, grad_grad_inputs, grad_of_inputs, grad_of_grad_outputs):  # type: ignore[no-untyped-def]
         return alike(inputs, grad_outputs, grad_grad_inputs)
@@ -310,11 +279,11 @@ def _trial(name: str, macros: Mapping[str, int]) -> trials.Problem:
 def trial_table(degree: int) -> Table:
     """Small, of fixed numbers; each place has rows, and one has none."""
     generator = torch.Generator().manual_seed(degree)
-    places = torch.arange(trials.ROWS, device="cpu") % (trials.OUTPUTS - 1)
+    places = torch.arange(trials.ROWS, device="cpu") * (trials.OUTPUTS - 1) // trials.ROWS
     shape = (trials.ROWS, degree)
     factors = torch.randint(0, trials.INPUTS + 1, shape, generator=generator, device="cpu")
     coefficients = torch.rand(trials.ROWS, generator=generator, dtype=torch.float64, device="cpu")
-    return _merged(trials.INPUTS, trials.OUTPUTS, [(places, factors, coefficients)])
+    return Table(trials.INPUTS, trials.OUTPUTS, places, factors, coefficients)
 
 
 SOURCE = native.Source.of("tables_cpu.c", sources.runtime()["tables_cpu.c"], _trial)

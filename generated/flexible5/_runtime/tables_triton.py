@@ -51,7 +51,7 @@ def summed(x: Tensor, starts: Tensor, factors: Tensor, coefficients: Tensor) -> 
     out = elements.new_empty((n_places, elements.shape[1]))
     if out.numel():
         grid = (triton.cdiv(elements.shape[1], BLOCK.value), n_places)
-        arguments = (out, elements, starts, factors, coefficients.to(x.dtype), elements.shape[1])
+        arguments = (out, elements, starts, factors, coefficients, elements.shape[1])
         sizes = {"DEGREE": factors.shape[1], "TERMS": TERMS if x.is_cuda else TERMS_INTERPRETED}
         launch(table_kernel, BLOCK.value, grid, arguments, **sizes)
     found: Tensor = out.unflatten(1, (n, channels)).movedim(0, 1).contiguous()
