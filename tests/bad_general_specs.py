@@ -130,6 +130,15 @@ BAD = {  # the good spec, what is replaced where it first occurs, by what, the l
     "too many channels": (MTP, "4", "65", 6, "`radial.channels` is 65; allowed: an integer from 1 to 64, above 1 only"),
     "mix": (MTP, "species_pair", "pair", 5, "`radial.mix` is 'pair'; allowed: none or species_pair"),
     "radial key": (MTP, "mix", "trained: true\n  mix", 5, "unknown key 'trained'; allowed: kind, functions, cutoff, s"),
+    # repulsion
+    "repulsion empty": (ACE, "readout", "repulsion:\nreadout", 6, "`repulsion` is empty; allowed: a mapping with"),
+    "no radii": (ACE, "readout", "repulsion: {kind: zbl}\nreadout", 6, "the key `repulsion.radii` is missing; allow"),
+    "repulsion kind": (ACE, "readout", "repulsion: {kind: lj, radii: [1]}\nreadout", 6, "`repulsion.kind` is 'lj'; a"),
+    "radii of others": (TWO, "layers", "repulsion: {kind: zbl, radii: [0.5]}\nlayers", 6,
+                        "`repulsion.radii` has 1 elements for 2 species; allowed: a list of numbers of ångström"),
+    "radius too large": (ACE, "readout", "repulsion: {kind: zbl, radii: [2.5]}\nreadout", 6,
+                         "`repulsion.radii[0]` holds 2.5, more than half of the cutoff, which is 4.9; allowed"),
+    "radius zero": (ACE, "readout", "repulsion: {kind: zbl, radii: [0]}\nreadout", 6, "`repulsion.radii[0]` is 0; all"),
     # elements of the list
     "layers a mapping": (ACE, "  - {density", "  {density", 4, "`layers` is a mapping; allowed: a list of 1 to 8 mapp"),
     "no layer": (TWO, TWO[TWO.index("layers") : TWO.index("readout")], "layers: []\n", 6, "`layers` is an empty list;"),

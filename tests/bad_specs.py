@@ -34,6 +34,16 @@ BAD = {
     "no species": (NAME + BASIS + "network: {}\n", 6, "the key `network.species` is missing; allowed: a list of 1 to"),
     "basis is text": (NAME + "basis: hiphop\n", 2, "`basis` is 'hiphop'; allowed: a mapping with the keys family"),
     "network is empty": (NAME + BASIS + "network:\n", 6, "`network` is empty; allowed: a mapping with the key species"),
+    "radii of others": (
+        WHOLE + "  repulsion:\n    kind: zbl\n    radii: [0.3]\n",
+        10,
+        "`network.repulsion.radii` has 1 e",
+    ),
+    "radius too large": (
+        WHOLE + "  repulsion: {kind: zbl, radii: [1, 4]}\n",
+        8,
+        "`network.repulsion.radii[1]` holds 4",
+    ),
     "order too low": (NAME + BASIS.replace("5", "1"), 4, "`basis.body_order` is 1; allowed: an integer from 2 to 7"),
     "order too high": (NAME + BASIS.replace("5", "8"), 4, "`basis.body_order` is 8; allowed: an integer from 2 to 7"),
     "order huge": (NAME + BASIS.replace("5", "9" * 9999), 4, "`basis.body_order` is '999"),

@@ -95,7 +95,7 @@ class Expressions:
         if len(term.factors) == 1 and term.factors[0].letters == result.letters and term.coefficient == 1:
             return self.name(term.factors[0].array)
         return (
-            self.summed(term)
+            self.summed(term, result)
             or self.over_pairs(term, result)
             or self.broadcast(term, result)
             or self.einsum(term, result)
@@ -109,13 +109,14 @@ class Expressions:
         axes = result.letters[result.letters.index(letters[0]) :]
         return f"{self.name(factor.array)}[{', '.join(':' if x in letters else 'None' for x in axes)}]"
 
-    def summed(self, term: Term) -> str:
-        """An array without one of its axes, which has a single element."""
+    def summed(self, term: Term, result: Factor) -> str:
+        """An array without one of its axes, which has a single element; empty where more is to do."""
         factor = term.factors[0]
         singles = [k for k, space in enumerate(factor.array.spaces) if space.size == 1]
-        return (
-            f"{self.name(factor.array)}.squeeze({singles[0]})" if len(term.factors) == 1 and len(singles) == 1 else ""
-        )
+        if len(term.factors) > 1 or term.coefficient != 1 or len(singles) != 1:
+            return ""
+        left = factor.letters[: singles[0]] + factor.letters[singles[0] + 1 :]
+        return f"{self.name(factor.array)}.squeeze({singles[0]})" if left == result.letters else ""
 
     def over_pairs(self, term: Term, result: Factor) -> str:
         """A sum over pairs that a micro-kernel takes; empty where none does."""

@@ -31,7 +31,7 @@ from tensorgraph.scalar import ArrayRef, Axes
 GEOMETRY = {"unit_vectors": "pairs.unit_vectors", "radial": "pairs.radial", "distance": "pairs.distance"}
 """What the runtime computes of all pairs, by the names of the programs that say what it is."""
 
-OF_DISTANCES = ("radial_functions", "hypersphere")
+OF_DISTANCES = ("radial_functions", "hypersphere", "repulsion")
 """Programs that are not defined everywhere near zero."""
 
 DISPLACEMENTS = "displacements"

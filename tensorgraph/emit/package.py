@@ -230,6 +230,11 @@ OTHERS = {
         "Radial functions of a distance and their derivatives",
         "All functions of one pair, from its distance in Å; exactly zero beyond the cutoff.",
     ),
+    "repulsion": (
+        "The repulsion of nuclei of Ziegler, Biersack and Littmark, and its derivatives",
+        "Energy of a pair in eV, from its distance in Å, the two atomic numbers, the sums of Z^0.23 and of the radii;\n"
+        "exactly zero beyond the sum of the radii.",
+    ),
     "messages": (
         "Messages of pairs and their derivatives",
         "Couplings of the tensors of a direction with a neighbour's features, each times its radial weight, summed\n"

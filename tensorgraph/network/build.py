@@ -27,6 +27,7 @@ from tensorgraph.network.pairs import (
 )
 from tensorgraph.network.radial import RADIAL, lower_inverse_gaussians
 from tensorgraph.network.readouts import READOUTS, read_by
+from tensorgraph.network.repulsion import with_repulsion
 from tensorgraph.network.statements import (
     Call,
     Child,
@@ -72,7 +73,7 @@ def potential(spec: GeneralSpec, bases: Sequence[BasisProgram]) -> Layer:
     title = "E_i, a linear readout of what the layers give"
     network = Layer("Model", title, (z, x), terms, (*children, Child("energy_heads", heads)), tuple(body))
     network.verify()
-    return network
+    return with_repulsion(network, spec.repulsion, spec.species)
 
 
 def _components(max_rank: int, dimension: int = 3) -> Space:

@@ -18,6 +18,7 @@ from tensorgraph.network.pairs import (
     lower_unit_vectors,
 )
 from tensorgraph.network.radial import lower_inverse_gaussians
+from tensorgraph.network.repulsion import with_repulsion
 from tensorgraph.network.statements import (
     Call,
     Child,
@@ -88,7 +89,7 @@ def hiphop(spec: NetworkSpec, max_rank: int, invariants: Derivatives[ScalarProgr
     title = "Ê_i = Σ_n w_n z^n_i + b_n, with z^n the features after block n"
     layer = Layer("Model", title, (z, x), tuple(terms), (*children, heads), tuple(body))
     layer.verify()
-    return layer
+    return with_repulsion(layer, spec.repulsion, spec.species)
 
 
 def linear(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from tensorgraph.spec.model import Allowed, SpecModel, refused
+from tensorgraph.spec.base import Allowed, SpecModel, refused
 
 MAX_COEFFICIENT = 64
 _TERM = re.compile(r"([0-9]+)?([nl])?")

@@ -18,8 +18,8 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import ErrorDetails
 
 from tensorgraph.errors import SpecError
+from tensorgraph.spec.base import Allowed, SpecModel
 from tensorgraph.spec.elements import SYMBOLS
-from tensorgraph.spec.model import Allowed, SpecModel
 from tensorgraph.spec.yaml_source import Keys, Located, parse_yaml
 
 _MAX_SHOWN = 40

@@ -8,7 +8,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from tensorgraph.spec.model import Allowed, PackageSpec, Spec, Species, refused, yaml_value
+from tensorgraph.spec.base import Allowed, refused
+from tensorgraph.spec.model import PackageSpec, Spec, Species, yaml_value
+from tensorgraph.spec.repulsion import REPULSION, RepulsionSpec, check_repulsion
 from tensorgraph.spec.sections import LayerSpec, RadialSpec, ReadoutSpec
 
 
@@ -27,6 +29,11 @@ class GeneralSpec(PackageSpec):
         ),
         Field(title="Radial", description="The functions of the distance of a pair."),
     ]
+    repulsion: Annotated[
+        RepulsionSpec | None,
+        REPULSION,
+        Field(title="Repulsion", description="A fixed repulsion of close pairs, added to what is trained."),
+    ] = None
     layers: Annotated[
         tuple[LayerSpec, ...],
         Allowed("a list of 1 to 8 mappings with the keys density and basis and optionally update, repeat"),
@@ -47,6 +54,8 @@ class GeneralSpec(PackageSpec):
             self._check_across(index, layer)
             self._check_update(index, layer)
         self._check_readout()
+        if (wrong := check_repulsion(self.repulsion, self.species, self.radial.cutoff)) is not None:
+            raise wrong
         return self
 
     def _check_source(self, index: int, layer: LayerSpec) -> None:

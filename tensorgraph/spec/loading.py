@@ -10,7 +10,7 @@ from tensorgraph.spec.general import AnySpec, GeneralSpec
 from tensorgraph.spec.model import Spec
 from tensorgraph.spec.yaml_source import Keys, Located, parse_yaml, read_text
 
-_EXPECTED = f"{required_keys(Spec)}, or {' and '.join(GeneralSpec.model_fields)}"
+_EXPECTED = f"{required_keys(Spec)}, or {required_keys(GeneralSpec).removeprefix('a mapping with the keys ')}"
 
 
 def load_spec(path: str | PathLike[str]) -> AnySpec:

@@ -8,23 +8,25 @@ import hashlib
 import json
 import keyword
 import sys
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     PlainValidator,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
+    model_serializer,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from tensorgraph.spec.base import Allowed, SpecModel
 from tensorgraph.spec.elements import ATOMIC_NUMBERS, SYMBOLS
-from tensorgraph.spec.names import SHORT_FAMILIES, Names
+from tensorgraph.spec.names import SHORT_FAMILIES
+from tensorgraph.spec.repulsion import REPULSION, RepulsionSpec, check_repulsion
 from tensorgraph.spec.yaml_source import plain_value
 
 _RESERVED_NAMES = frozenset(
@@ -32,33 +34,6 @@ _RESERVED_NAMES = frozenset(
     "safetensors scipy setuptools sympy tensorgraph torch triton vesin".split()
 )
 """What a package with the same name would hide, once its folder is on the path."""
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """What a key may hold, in the words that an error message ends with; names may be added to while a process runs."""
-
-    words: str | Names
-
-    @property
-    def text(self) -> str:
-        """The words."""
-        return str(self.words)
-
-
-class SpecModel(BaseModel):
-    """Frozen, and strict: no unknown keys, no conversions, no infinities."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
-
-
-def refused(wrong: str, *at: str | int, sibling: str = "") -> PydanticCustomError:
-    """What a validator raises: `wrong` follows the name of the key `at` these keys below the value that it validates.
-
-    `sibling` is the key beside it whose line counts where the key itself is not given.
-    """
-    hints = {"at": at, "sibling": sibling, "wrong": wrong}  # `wrong` last: what is in braces in it stays as it is
-    return PydanticCustomError("spec_value", "{wrong}", hints)
 
 
 def _check_name(name: str) -> str:
@@ -197,6 +172,12 @@ class NetworkSpec(SpecModel):
         Field(title="Residual", description="Whether every layer adds its input to its output."),
     ] = True
 
+    repulsion: Annotated[
+        RepulsionSpec | None,
+        REPULSION,
+        Field(title="Repulsion", description="A fixed repulsion of close pairs, added to what is trained."),
+    ] = None
+
     @field_validator("group_norm")
     @classmethod
     def _over_several_channels(cls, value: bool, info: ValidationInfo) -> bool:
@@ -204,6 +185,17 @@ class NetworkSpec(SpecModel):
             message = "is true, which makes a single channel constant"
             raise PydanticCustomError("spec_value", message, {"sibling": "features"})
         return value
+
+    @model_validator(mode="after")
+    def _repulsion_fits(self) -> "NetworkSpec":
+        if (wrong := check_repulsion(self.repulsion, self.species, self.sensitivity.cutoff)) is not None:
+            raise wrong
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_it_began(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a repulsion there is no key, so that digests are those of specs from before there was one."""
+        return {key: value for key, value in handler(self).items() if key != "repulsion" or value is not None}
 
 
 class PackageSpec(SpecModel):
@@ -249,7 +241,7 @@ class Spec(PackageSpec):
         NetworkSpec | None,
         Allowed(
             "a mapping with the key species and optionally features, interactions, atom_layers, sensitivity, "
-            "group_norm, residual; or no key network, for the invariants alone"
+            "group_norm, residual, repulsion; or no key network, for the invariants alone"
         ),
         Field(title="Network", description="The network; without it only the invariants are emitted."),
     ] = None

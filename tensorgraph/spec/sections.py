@@ -15,8 +15,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from tensorgraph.spec.base import Allowed, SpecModel, refused
 from tensorgraph.spec.degree import DegreeSpec
-from tensorgraph.spec.model import Allowed, SpecModel, refused
 from tensorgraph.spec.names import COVARIANT, FAMILIES, GRADED, RADIAL_KINDS, READOUTS
 
 RadialKind = Annotated[str, AfterValidator(RADIAL_KINDS.check), Field(json_schema_extra=RADIAL_KINDS.schema)]

@@ -17,8 +17,8 @@ from pydantic_core import PydanticCustomError
 
 from tensorgraph.errors import SpecError
 from tensorgraph.spec import Spec
+from tensorgraph.spec.base import Allowed, SpecModel
 from tensorgraph.spec.documents import required_keys, validated
-from tensorgraph.spec.model import Allowed, SpecModel
 from tensorgraph.spec.yaml_source import Located, parse_yaml, read_text
 from tensorgraph.sweep.grid import Combination, combinations
 from tensorgraph.training.config import Path_

@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainValidator, ValidationInfo, WithJsonSchema, field_validator
 from pydantic_core import PydanticCustomError
 
+from tensorgraph.spec.base import Allowed, SpecModel
 from tensorgraph.spec.documents import json_schema, parse_document
 from tensorgraph.spec.elements import ATOMIC_NUMBERS
-from tensorgraph.spec.model import Allowed, SpecModel
 from tensorgraph.spec.yaml_source import read_text
 
 Files = tuple[str, ...]
