@@ -23,6 +23,7 @@ from tensorgraph.spec import (
     LayerSpec,
     RadialSpec,
     ReadoutSpec,
+    RepulsionSpec,
     Spec,
     UpdateSpec,
     line_of,
@@ -264,6 +265,7 @@ def test_the_schema_has_both_forms() -> None:
         DegreeSpec,
         UpdateSpec,
         ReadoutSpec,
+        RepulsionSpec,
     )
     for model in models:
         section = schema["$defs"][model.__name__]
@@ -282,7 +284,7 @@ ACROSS_KEYS = {
     "soft_min", "soft_min of Bessel", "update missing", "update of a repeated",
     "exactly and limit", "exactly below", "four dimensions", "four dimensions twice", "functions on the sphere",
     "mix on the sphere", "neither limit nor exactly", "rfac0 elsewhere", "rmin0", "rmin0 elsewhere", "self in three",
-    "channels on the sphere", "three on the sphere",
+    "channels on the sphere", "three on the sphere", "radii of others", "radius too large",
 }  # fmt: skip
 """What only validators know: relations between keys, modules of Python, infinity, and that 3.0 is no integer."""
 
