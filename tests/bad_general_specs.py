@@ -75,6 +75,13 @@ readout: {kind: linear, of: all}
 """
 """A layer that is repeated."""
 
+FIRST = "channels: 128}\n    basis: {family: hiphop, body_order: 5}\n"
+SECOND = """\
+    update: {}
+  - density: {max_rank: 1, channels: 8, of: features}
+    basis: {family: hiphop, body_order: 3}
+"""
+
 SNAP = """\
 name: snap1
 species: [W]
@@ -224,6 +231,9 @@ BAD = {  # the good spec, what is replaced where it first occurs, by what, the l
     "update mix": (HIPHOP, "norm", "mix: per_species, norm", 7, "`layers[0].update.mix` is 'per_species'; allowed: fu"),
     "residual": (HIPHOP, "norm", "residual: 1, norm", 7, "`layers[0].update.residual` is 1; allowed: true or false"),
     "activation": (HIPHOP, "norm", "activation: relu, norm", 7, "`layers[0].update.activation` is 'relu'; allowed: so"),
+    "channels without update": (TWO, "channels: 8\n      of", "channels: 4\n      of", 18,
+                                "`layers[1].density.channels` is 4 without an update, and the layer before gives 8; a"),
+    "norm of one before": (HIPHOP, FIRST, FIRST.replace("128", "1") + SECOND, 9, "`layers[1].update.norm` is group, whi"),
     "norm of one": (TWO, "channels: 8", "channels: 1", 15, "`layers[0].update.norm` is group, which makes a single ch"),
     "norm": (HIPHOP, "group", "layer", 7, "`layers[0].update.norm` is 'layer'; allowed: none, or group with"),
     "atom layers": (HIPHOP, "3}\n    repeat", "17}\n    repeat", 7, "`layers[0].update.atom_layers` is 17; allowed: a"),

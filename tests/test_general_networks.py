@@ -42,10 +42,13 @@ layers:
   - density: {max_rank: 2, channels: 4}
     basis: {family: linear, body_order: 3, outputs: [0, 1, 2]}
     update: {activation: silu, norm: group, atom_layers: 1}
+  - density: {max_rank: 1, channels: 3, of: features}
+    basis: {family: linear, body_order: 3, outputs: [0, 1]}
+    update: {atom_layers: 1}
+    repeat: 2
   - density: {max_rank: 1, channels: 4, of: features}
     basis: {family: linear, body_order: 3, outputs: [0, 1]}
     update: {residual: false, atom_layers: 2}
-    repeat: 2
   - density: {max_rank: 2, channels: 4, of: features}
     basis: {family: flexible, body_order: 4}
 readout: {kind: linear, per: species, of: last}

@@ -285,6 +285,7 @@ ACROSS_KEYS = {
     "exactly and limit", "exactly below", "four dimensions", "four dimensions twice", "functions on the sphere",
     "mix on the sphere", "neither limit nor exactly", "rfac0 elsewhere", "rmin0", "rmin0 elsewhere", "self in three",
     "channels on the sphere", "three on the sphere", "radii of others", "radius too large",
+    "channels without update", "norm of one before",
 }  # fmt: skip
 """What only validators know: relations between keys, modules of Python, infinity, and that 3.0 is no integer."""
 
@@ -328,14 +329,15 @@ degrees = st.builds(
 
 
 @st.composite
-def layers(draw: st.DrawFn, index: int, n_layers: int) -> LayerSpec:
+def layers(draw: st.DrawFn, index: int, n_layers: int, before: int) -> LayerSpec:
     family, last = draw(families), index == n_layers - 1
     ranks = draw(st.sets(st.integers(1, 3))) if family in COVARIANT and not last else set()
     repeat = draw(st.integers(1, 8)) if index or not ranks else 1
+    update = draw(updates if repeat > 1 or not last else st.none() | updates)
     return LayerSpec(
         density=DensitySpec(
             max_rank=draw(st.integers(0, 8)),
-            channels=draw(st.integers(2, 4096)),
+            channels=draw(st.integers(2, 4096)) if update or not index else before,
             of="features" if index else "species",
         ),
         basis=BasisLayerSpec(
@@ -344,7 +346,7 @@ def layers(draw: st.DrawFn, index: int, n_layers: int) -> LayerSpec:
             outputs=(0, *sorted(ranks)),
             degree=draw(st.none() | degrees) if family in ("connected", *COVARIANT.known) else None,
         ),
-        update=draw(updates if repeat > 1 or not last else st.none() | updates),
+        update=update,
         repeat=repeat,
     )
 
@@ -352,7 +354,9 @@ def layers(draw: st.DrawFn, index: int, n_layers: int) -> LayerSpec:
 @st.composite
 def generals(draw: st.DrawFn) -> GeneralSpec:
     n_layers = draw(st.integers(1, 3))
-    found = tuple(draw(layers(index, n_layers)) for index in range(n_layers))
+    found: tuple[LayerSpec, ...] = ()
+    for index in range(n_layers):
+        found += (draw(layers(index, n_layers, found[-1].density.channels if found else 1)),)
     return GeneralSpec(
         name=draw(st.sampled_from(["q1", "null", "true"])),
         species=tuple(draw(st.lists(st.sampled_from(SYMBOLS), min_size=1, max_size=5, unique=True))),

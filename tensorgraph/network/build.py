@@ -265,24 +265,43 @@ class _Builder:
 
     def mixed(self, values: Array, rank: int, count: int, start: int) -> Array:
         """Features of one rank: outputs of that rank, mixed over outputs and channels alike for all components."""
-        update, channel = self.of.update, self.channels
+        update, channel, source = self.of.update, self.channels, values.spaces[2]
         assert update is not None
         output, axis = Space(f"outputs of rank {rank}", count), Space(f"rank {rank}", component_count(rank))
-        part = Array(f"B{rank}", (ATOM, output, channel) if rank == 0 else (ATOM, output, axis, channel))
+        part = Array(f"B{rank}", (ATOM, output, source) if rank == 0 else (ATOM, output, axis, source))
         self.body.append(Part(part, values, start))
         if rank == 0 and update.norm == "group":
             part = self.normalised(part)
-        deviation = 1 / sqrt(count * channel.extent)
-        mixing = self.parameter(Array(f"mixing_{rank}", (output, channel, channel), "M"), Normal(deviation))
+        deviation = 1 / sqrt(count * source.extent)
+        mixing = self.parameter(Array(f"mixing_{rank}", (output, source, channel), "M"), Normal(deviation))
         if rank:
             result = Array(f"h{rank}", (ATOM, axis, channel))
-            self.body.append(Contract(result["ixa"], (mixing["kba"] * part["ikxb"],)))
+            self.body.append(Contract(result["ixa"], (mixing["kba"] * part["ikxb"], *self.skipped(rank))))
             return result
         own = linear("self_interaction", channel, self.z.spaces[1], "WB", xavier=True)
         self.members += own
         hidden = Array("x", (ATOM, channel))
         self.body.append(Contract(hidden["ia"], (mixing["kba"] * part["ikb"], *applied(own, self.z))))
         return self.activated(hidden)
+
+    def skipped(self, rank: int) -> tuple[Term, ...]:
+        """The features of a rank that the layer was given, to be added to those that it makes: as they are where they
+        have as many channels, else through a matrix. None without residuals, or where it was given none.
+        """
+        assert self.of.update is not None
+        given, size = self.given, component_count(rank)
+        start = sum(map(component_count, range(rank)))
+        if given is None or not self.of.update.residual or start + size > given.spaces[1].extent:
+            return ()
+        before, channel = given.spaces[2], self.channels
+        axes = (Space(f"rank {rank}", size),) if rank else ()
+        part = Array(f"before_{rank}", (ATOM, *axes, before))
+        self.body.append(Part(part, given, start))
+        if before.extent == channel.extent:
+            return (Term((part["ixa" if rank else "ia"],)),)
+        own = linear(f"skip_{rank}", channel, before, "A", bias=False, xavier=True)
+        self.members += own
+        return (own[0].array["ab"] * part["ixb" if rank else "ib"],)
 
     def normalised(self, part: Array) -> Array:
         shape = part.spaces[1:]
@@ -297,6 +316,10 @@ class _Builder:
         update, channel = self.of.update, self.channels
         assert update is not None
         result = self.pointwise(update.activation, x, "h0_0")
+        if skipped := self.skipped(0):
+            added = Array("h0_and_before", x.spaces)
+            self.body.append(Contract(added["ia"], (Term((result["ia"],)), *skipped)))
+            result = added
         for number in range(update.atom_layers):
             own = linear(f"atom_layers.{number}", channel, channel, "WB", xavier=True)
             self.members += own

@@ -110,6 +110,14 @@ class GeneralSpec(PackageSpec):
         if layer.update is None and (layer.repeat > 1 or index < len(self.layers) - 1):
             wrong = "is missing in a layer that another one follows"
             raise refused(wrong, "layers", index, "update", sibling="repeat" if layer.repeat > 1 else "")
+        # Tensors of a later layer have the channels of the features that neighbours bring.
+        before = self.layers[max(index - 1, 0)].density.channels
+        if layer.update is None and layer.density.channels != before:
+            wrong = f"is {layer.density.channels} without an update, and the layer before gives {before}"
+            raise refused(wrong, "layers", index, "density", "channels")
+        fewest = min(before, layer.density.channels) if layer.repeat > 1 else before
+        if layer.update and layer.update.norm == "group" and fewest == 1:
+            raise refused("is group, which makes a single channel constant", "layers", index, "update", "norm")
 
     def _check_readout(self) -> None:
         updated = self.layers[-1].update is not None

@@ -136,8 +136,9 @@ class DensitySpec(SpecModel):
     ]
     channels: Annotated[
         int,
-        Allowed("an integer from 1 to 4096"),
-        Field(ge=1, le=4096, title="Channels", description="The number of tensors of every rank."),
+        Allowed("an integer from 1 to 4096; in a later layer without update that of the layer before"),
+        Field(ge=1, le=4096, title="Channels"),
+        Field(description="The number of tensors of every rank; with an update, of the features that it makes."),
     ] = 1
     of: Annotated[
         Literal["species", "features"],
@@ -288,12 +289,6 @@ class LayerSpec(SpecModel):
         Allowed("an integer from 1 to 8; above 1 in a first layer only with basis.outputs: [0]"),
         Field(ge=1, le=8, title="Repeat", description="How many layers like this one follow each other."),
     ] = 1
-
-    @model_validator(mode="after")
-    def _norm_has_channels(self) -> "LayerSpec":
-        if self.update and self.update.norm == "group" and self.density.channels == 1:
-            raise refused("is group, which makes a single channel constant", "update", "norm")
-        return self
 
 
 class ReadoutSpec(SpecModel):
