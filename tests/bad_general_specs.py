@@ -233,7 +233,7 @@ BAD = {  # the good spec, what is replaced where it first occurs, by what, the l
     "activation": (HIPHOP, "norm", "activation: relu, norm", 7, "`layers[0].update.activation` is 'relu'; allowed: so"),
     "channels without update": (TWO, "channels: 8\n      of", "channels: 4\n      of", 18,
                                 "`layers[1].density.channels` is 4 without an update, and the layer before gives 8; a"),
-    "norm of one before": (HIPHOP, FIRST, FIRST.replace("128", "1") + SECOND, 9, "`layers[1].update.norm` is group, whi"),
+    "norm of one before": (HIPHOP, FIRST, FIRST.replace("128", "1") + SECOND, 10, "`layers[1].update.norm` is group"),
     "norm of one": (TWO, "channels: 8", "channels: 1", 15, "`layers[0].update.norm` is group, which makes a single ch"),
     "norm": (HIPHOP, "group", "layer", 7, "`layers[0].update.norm` is 'layer'; allowed: none, or group with"),
     "atom layers": (HIPHOP, "3}\n    repeat", "17}\n    repeat", 7, "`layers[0].update.atom_layers` is 17; allowed: a"),

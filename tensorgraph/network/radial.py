@@ -108,7 +108,7 @@ def add_radial(kind: str, lower: Callable[[RadialSpec], Derivatives[ScalarProgra
 
     ``lower`` makes, from the section ``radial`` of a spec, the program from ``distance`` (one element, Å) to
     ``radial_functions``, as many as the section says; use `derived` of `tensorgraph.scalar.derivatives`. They have to
-    vanish, with their first derivatives, at the cutoff and beyond.
+    vanish, with their first derivatives, at the cutoff and beyond; training takes the later ones for the rougher ones.
     """
     RADIAL_KINDS.add(kind)
     RADIAL[kind] = lower

@@ -7,7 +7,8 @@ square of one in every channel, the invariants a standard deviation of `factor` 
 and a mean that the bias takes away. The optimiser takes its steps in these scales.
 
 Radial functions are sums of sensitivities, whose weights are drawn, and changed, smoothly from one sensitivity to the
-next: over `smoothness` of them. So many narrow sensitivities do not mean radial functions that oscillate.
+next: over `smoothness` of them. So many narrow sensitivities do not mean radial functions that oscillate. Of functions
+of rising frequency, Bessel's and Chebyshev's, the n-th has weights of size n^-smoothness.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def scale_to_data(model: Any, package: ModuleType, batch: Batch, config: StartCo
     Layers with a group norm, which scales invariants itself, keep their mixing.
     """
     if not hasattr(model, "blocks"):
-        return _scale_layers(model, batch, config)
+        return _scale_layers(model, package, batch, config)
     scales: dict[Tensor, Scale] = {}
     vertices = [len(graph["ranks"]) for graph in _invariants(package)]
 
@@ -59,19 +60,28 @@ def scale_to_data(model: Any, package: ModuleType, batch: Batch, config: StartCo
     return scales
 
 
-def _scale_layers(model: Any, batch: Batch, config: StartConfig) -> dict[Tensor, Scale]:
-    """Of the general form: tensors of size one in the mean, and outputs of the basis of size `factor` after mixing."""
+def _scale_layers(model: Any, package: ModuleType, batch: Batch, config: StartConfig) -> dict[Tensor, Scale]:
+    """Of the general form: tensors of size one in the mean, and outputs of the basis as the invariants above."""
     scales: dict[Tensor, Scale] = {}
+    radial = read_manifest(package_directory(package))["spec"]["radial"]
 
     def scale(layer: Any, arguments: tuple[Any, ...]) -> None:
+        falling, mixing = _smooth(radial, layer.weights, config.smoothness)
+        layer.weights.mul_(falling)
+        if mixing is not None:
+            layer.weights.copy_(torch.tensordot(mixing, layer.weights, dims=1))
         size = float(layer.environment(*arguments).square().mean().sqrt()) or 1.0
         layer.weights.div_(size)
-        scales[layer.weights] = Scale(torch.full_like(layer.weights, 1 / size))
+        scales[layer.weights] = Scale(falling / size, mixing)
         values, start = layer.outputs(*arguments), 0
+        layer.weights.mul_(2)
+        doubled = layer.outputs(*arguments)
+        layer.weights.div_(2)
         for name, mixing in sorted(layer.named_parameters(recurse=False)):
             if name.startswith("mixing_"):
                 stop = start + len(mixing) * (2 * int(name.removeprefix("mixing_")) + 1)
-                of_outputs = config.factor * _inverse_sizes(values[:, start:stop], len(mixing))
+                powers = config.factor ** (_degrees(values[:, start:stop], doubled[:, start:stop], len(mixing)) - 1)
+                of_outputs = powers * _inverse_sizes(values[:, start:stop], len(mixing))
                 mixing.mul_(of_outputs)
                 scales[mixing] = Scale(of_outputs.expand_as(mixing))
                 start = stop
@@ -85,6 +95,28 @@ def _scale_layers(model: Any, batch: Batch, config: StartConfig) -> dict[Tensor,
     for handle in handles:
         handle.remove()
     return scales
+
+
+def _smooth(radial: dict[str, Any], weights: Tensor, length: float) -> tuple[Tensor, Tensor | None]:
+    """What makes radial functions smooth: factors of their weights, and a matrix along the first axis.
+
+    Localised functions are alike among neighbours, as in `smoothing`; of functions of rising frequency, the n-th is
+    taken n^-length times.
+    """
+    axis = 2 if radial.get("mix", "none") == "species_pair" else 0
+    count = weights.shape[axis]
+    if radial["kind"] == "inverse_gaussian":
+        return torch.ones_like(weights), None if axis else smoothing(count, length).to(weights)
+    shape = [count if k == axis else 1 for k in range(weights.dim())]
+    falling = torch.arange(1, count + 1, dtype=torch.float64) ** -length
+    return falling.to(weights).view(shape).expand_as(weights), None
+
+
+def _degrees(values: Tensor, doubled: Tensor, n_outputs: int) -> Tensor:
+    """[n_outputs, 1, 1]: of how many tensors each output is the product, from its values for tensors twice as large."""
+    sizes, larger = (x.unflatten(1, (n_outputs, -1)).square().sum(dim=(0, 2, 3)).sqrt() for x in (values, doubled))
+    degrees = torch.where(sizes > 0, larger / sizes, 2.0).log2().round()
+    return degrees.clamp(min=1).view(-1, 1, 1)
 
 
 def _inverse_sizes(values: Tensor, n_outputs: int) -> Tensor:
