@@ -92,6 +92,12 @@ def _ridges(value: object) -> tuple[float, ...]:
     return tuple(map(float, ridges))
 
 
+def _threads(value: object) -> int | Literal["auto"]:
+    if value == "auto" or (type(value) is int and 1 <= value <= 1024):
+        return value
+    raise _refuse()
+
+
 def _betas(value: object) -> tuple[float, float]:
     if isinstance(value, tuple | list) and len(value) == 2 and all(_is_number(b) and 0 <= b < 1 for b in value):
         return float(value[0]), float(value[1])
@@ -269,6 +275,12 @@ class TrainConfig(SpecModel):
     device: Annotated[str, Allowed("auto, cpu, cuda or cuda:N"), Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$")] = (
         "auto"
     )
+    threads: Annotated[
+        int | Literal["auto"],
+        PlainValidator(_threads),
+        WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 1024}]}),
+        Allowed("auto, or the number of threads on a CPU, an integer from 1 to 1024"),
+    ] = "auto"
     batch: Annotated[BatchConfig, Allowed("a mapping with some of the keys structures, atoms, pairs")] = BatchConfig()
     loss: Annotated[LossConfig, Allowed("a mapping with some of the keys energy, forces, stress, hierarchicality")] = (
         LossConfig()

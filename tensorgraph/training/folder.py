@@ -25,7 +25,7 @@ from tensorgraph.version import __version__
 
 BEST, LAST, CONFIG = WEIGHTS, "last.safetensors", "config.json"
 WRITTEN = (STATE, BEST, LAST, CONFIG, "metrics.csv", "learning.png", "parity.png", "errors.png", "test.json")
-FREE = ("out", "minutes", "epochs", "steps", "device", "log", "seed")
+FREE = ("out", "minutes", "epochs", "steps", "device", "threads", "log", "seed")
 """Keys of a config that may change when a run goes on; `seed` is compared by the folders of the members."""
 
 

@@ -22,6 +22,7 @@ from tensorgraph.training.optimisation import rate_at, weights_at
 from tensorgraph.training.progress import FIGURES, Lines, Metrics, Tell, duration, errors_line
 from tensorgraph.training.samples import Samples
 from tensorgraph.training.state import Progress, RunState
+from tensorgraph.training.threads import fastest, threads
 from tensorgraph.training.validation import figures_of, mean_errors, means_of, score_of
 
 STEPS = 20_000  # of a run without any limit
@@ -79,6 +80,7 @@ class Loop:
         self.lines = Lines(tell, config.log.seconds)
         self.metrics = Metrics(folder, config.log.tensorboard, state.progress.step) if fabric.is_global_zero else None
         self.module, self.optimizer = fabric.setup(LossModule(state.model), state.optimizer)
+        self.fraction = 0.0
         self.interrupted = False
         self.trouble = ""
         self.unkept = False  # whether the best weights are not the ones in the file
@@ -89,6 +91,28 @@ class Loop:
 
     def fit(self) -> None:
         """Take steps until the run is over. Raises TrainingError for a loss that is not finite."""
+        progress, started = self.state.progress, time.monotonic()
+        progress.threads = self._threads()
+        self._started += time.monotonic() - started  # no part of the run
+        with threads(progress.threads):
+            self._fit()
+
+    def _threads(self) -> int:
+        """On how many threads it runs: those that the config asks for or another run had, else the fastest."""
+        before, most = self.state.progress.threads, torch.get_num_threads()
+        if self.config.threads != "auto" or self.fabric.device.type != "cpu" or self.fabric.world_size > 1:
+            return most
+        if before is not None:
+            return min(before, most)  # sums of another number of threads may be rounded in another way
+        chosen = self._batches()[0]
+        return 1 if most == 1 else fastest(lambda: self._tried(chosen), most, self.lines.event)
+
+    def _tried(self, chosen: Integers) -> None:
+        """A step that changes nothing."""
+        self.fabric.backward(self._loss(chosen)[0])
+        self.optimizer.zero_grad()
+
+    def _fit(self) -> None:
         progress = self.state.progress
         batches = self._batches()
         self.fraction = self._agreed(len(batches))
@@ -121,16 +145,21 @@ class Loop:
 
     def _step(self, chosen: Integers) -> None:
         """One step on the structures with these indices, of which each process takes its share."""
-        world, progress = self.fabric.world_size, self.state.progress
+        progress = self.state.progress
+        loss, sums, counted = self._loss(chosen)
+        self._descend(loss)
+        progress.sums = [total + new for total, new in zip(progress.sums, sums.tolist(), strict=True)]
+        progress.counts = [total + new for total, new in zip(progress.counts, counted, strict=True)]
+
+    def _loss(self, chosen: Integers) -> tuple[Tensor, Tensor, list[float]]:
+        """The loss of this process's share of the structures, its sums [4], and the labels of all of them [4]."""
+        world = self.fabric.world_size
         counts, weights = self.train.label_counts(chosen), weights_at(self.config.loss, self.fraction)
         factors = {name: world * weights[name] / counts[name] if counts[name] else 0.0 for name in TERMS}
         mine = share(chosen, self.fabric.global_rank, world)
         batch = self.train.batch(mine, DTYPES[self.config.dtype], self.fabric.device)
         loss, sums = self.module(batch, factors)
-        self._descend(loss)
-        counted = [counts[name] if factors[name] else 0 for name in TERMS]
-        progress.sums = [total + new for total, new in zip(progress.sums, sums.tolist(), strict=True)]
-        progress.counts = [total + new for total, new in zip(progress.counts, counted, strict=True)]
+        return loss, sums, [counts[name] if factors[name] else 0 for name in TERMS]
 
     def _descend(self, loss: Tensor) -> None:
         """Change the weights, and their average, along the gradient of the loss."""

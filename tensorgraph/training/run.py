@@ -13,6 +13,7 @@ from tensorgraph.training.member import Member
 from tensorgraph.training.processes import fabric_of
 from tensorgraph.training.progress import Tell
 from tensorgraph.training.start import subject_of
+from tensorgraph.training.threads import threads
 
 METHODS = {"gradient": train_by_gradient, "least_squares": train_by_least_squares}
 
@@ -33,12 +34,13 @@ def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False,
     subject = subject_of(config.model)
     data = read_data(config.data, tuple(subject.species.values()), say)
     outcomes: list[Outcome] = []
-    for seed, folder in folders.items():
-        if len(folders) > 1:
-            say(f"seed {seed}, {len(outcomes) + 1} of {len(folders)}: {folder}")
-        replace = overwrite and not outcomes  # all members at once: an interrupted run is gone on from as a whole
-        member = Member(fabric, config, subject, data, seed, folder, resume=resume, replace=replace, say=say)
-        outcomes.append(METHODS[config.method](member))
-        if outcomes[-1].interrupted:
-            break
+    with threads(None if config.threads == "auto" else config.threads):
+        for seed, folder in folders.items():
+            if len(folders) > 1:
+                say(f"seed {seed}, {len(outcomes) + 1} of {len(folders)}: {folder}")
+            replace = overwrite and not outcomes  # all members at once: an interrupted run is gone on from as a whole
+            member = Member(fabric, config, subject, data, seed, folder, resume=resume, replace=replace, say=say)
+            outcomes.append(METHODS[config.method](member))
+            if outcomes[-1].interrupted:
+                break
     return outcomes

@@ -23,7 +23,7 @@ FORMAT = "tensorgraph-training-1"
 @dataclass
 class Progress:
     """How far a run has got: steps taken; the epoch, and the batches of it that were seen; seconds of training; how
-    many processes there were.
+    many processes there were, and on how many threads it runs (None: not known yet).
 
     `best` is the lowest score of a validation (None: there was none yet), `best_step` its step, `since_best` how many
     validations there were after it, `validated` the fraction of the run at the last one. `sums` and `counts` [4] are
@@ -39,6 +39,7 @@ class Progress:
     since_best: int = 0
     validated: float = 0.0
     processes: int = 1
+    threads: int | None = None
     sums: list[float] = field(default_factory=lambda: [0.0] * 4)
     counts: list[float] = field(default_factory=lambda: [0.0] * 4)
 
