@@ -81,7 +81,7 @@ class TensorGraphCalculator(CheckedCalculator):
     direction, or whose cell has no volume, has no stress: asking for it raises PropertyNotImplementedError.
 
     Only on request, for they cost more: `stresses` [n_atoms, 6], which sum to the stress, and two that ASE has no names
-    for and therefore writes to no file, `hessian` [3 n_atoms, 3 n_atoms] in eV/Å² and `layer_energies` [n_heads,
+    for and therefore writes to no file, `hessian` [3 n_atoms, 3 n_atoms] in eV/Å² and `layer_energies` [n_terms,
     n_atoms]: see `get_hessian` and `get_layer_energies`.
 
     Any mixture of periodic directions is allowed, and cells smaller than the cutoff. StructureError names the atom that
@@ -192,7 +192,10 @@ class TensorGraphCalculator(CheckedCalculator):
         return found
 
     def get_layer_energies(self, atoms: Atoms | None = None) -> NDArray[np.float64]:
-        """Energy terms [n_heads, n_atoms] in eV: of the species, then of each block; they sum to `energies`."""
+        """Energy terms [n_terms, n_atoms] in eV: of the species, of each block, and of a repulsion if there is one.
+
+        They sum to `energies`.
+        """
         found: NDArray[np.float64] = self.get_property("layer_energies", atoms)
         return found
 

@@ -1,5 +1,6 @@
 """Networks of the general form: the interpreter against the modules, physics by the battery, training, checkpoints."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -53,6 +54,23 @@ layers:
     basis: {family: flexible, body_order: 4}
 readout: {kind: linear, per: species, of: last}
 """
+GAP = """
+name: gap
+species: [H, O]
+radial: {kind: inverse_gaussian, functions: 4, soft_min: 0.7, soft_max: 3.5, cutoff: 4.0}
+layers:
+  - density: {max_rank: 2, channels: 4}
+    basis: {family: linear, body_order: 3, outputs: [0, 2]}
+    update: {activation: silu}
+  - density: {max_rank: 2, channels: 3, of: features}
+    basis: {family: linear, body_order: 3, outputs: [0, 1, 2]}
+    update: {activation: silu}
+  - density: {max_rank: 1, of: features}
+    basis: {family: linear, body_order: 3}
+readout: {kind: linear, per: species}
+"""
+UPDATED = ACE.replace("degree: {limit: 8, of: 1 + n + l}}", "degree: {limit: 4, of: 1 + n + l}}\n    update: {}")
+UPDATED = UPDATED.replace(", per: species", "").replace("name: ace", "name: updated")
 FOUR = """
 name: four
 species: [H, O]
@@ -63,7 +81,16 @@ layers:
     update: {activation: silu}
 readout: {kind: linear}
 """
-CASES = {"four": FOUR, "covariant2": COVARIANT, "mtp16": (SPECS / "mtp16.yaml").read_text(), "ace": ACE, "deep": DEEP}
+CASES = {
+    "four": FOUR,
+    "covariant2": COVARIANT,
+    "mtp16": (SPECS / "mtp16.yaml").read_text(),
+    "ace": ACE,
+    "deep": DEEP,
+} | {
+    "gap": GAP,
+    "updated": UPDATED,
+}
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -152,7 +179,46 @@ def _written(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("ranks", [(0,), (0, 1), (0, 1, 2)])
+@pytest.mark.parametrize("channels", [4, 3])
+def test_residuals_add_the_features_that_a_layer_was_given(channels: int, tmp_path: Path) -> None:
+    """With mixings of zero they are all that is left, of every rank: as they are, or through a matrix."""
+    text = (
+        DEEP.replace("channels: 3", f"channels: {channels}").replace("silu", "none").replace(", atom_layers: 1}", "}")
+    )
+    text = text.replace("    repeat: 2\n", "").replace("update: {atom_layers: 1}", "update: {activation: none}")
+    package = load_package(write_package(compile_spec(parse_spec(text)).package, tmp_path))
+    model, layers = package.Model(seed=0).double(), []
+    layer = model.layers[1]
+    with torch.no_grad():
+        for name, weight in layer.named_parameters():
+            if name.startswith(("mixing", "self_interaction")):
+                weight.zero_()
+    layer.register_forward_hook(lambda _, given, made: layers.append((given[-2], made[-1])))
+    places = torch.from_numpy(np.random.default_rng(0).uniform(0, 3, (5, 3)))
+    pairs = torch.tensor([(i, j) for i in range(5) for j in range(5) if i != j]).T
+    model(torch.full((5,), 8), pairs, places[pairs[1]] - places[pairs[0]])
+    ((before, after),) = layers
+    assert before.shape[1:] == (9, 4)
+    for rank, part in {0: slice(0, 1), 1: slice(1, 4)}.items():
+        skip = getattr(layer, f"skip_{rank}", None)
+        assert (skip is None) == (channels == 4)
+        expected = before[:, part] if skip is None else before[:, part] @ skip.weight.T
+        assert expected.abs().max() > 1e-6
+        torch.testing.assert_close(after[:, part], expected)
+
+
+def test_a_spec_that_meant_another_network_has_another_digest() -> None:
+    """Residuals of later layers did not add their features before: weights of that network are refused."""
+    both = parse_spec(COVARIANT.replace("channels: 5", "channels: 32")), parse_spec((SPECS / "mtp16.yaml").read_text())
+    before = [hashlib.sha256(spec.canonical_json().encode()).hexdigest() for spec in both]
+    assert before[0] == "c1ef0e9daa87b68e" + before[0][16:], "the spec itself has changed"
+    assert both[0].digest != before[0]
+    assert both[1].digest == before[1]
+    plain = parse_spec(COVARIANT.replace("activation: silu", "activation: silu, residual: false"))
+    assert plain.digest == hashlib.sha256(plain.canonical_json().encode()).hexdigest()
+
+
+@pytest.mark.parametrize("ranks", [(0,), (0, 1), (0, 1, 2), (0, 2)])
 def test_messages_are_every_coupling_once(ranks) -> None:
     """As many as Clebsch and Gordan allow with parity; those of rank 0 are products of radial weights."""
     chosen = paths(2, ranks)

@@ -285,7 +285,7 @@ ACROSS_KEYS = {
     "exactly and limit", "exactly below", "four dimensions", "four dimensions twice", "functions on the sphere",
     "mix on the sphere", "neither limit nor exactly", "rfac0 elsewhere", "rmin0", "rmin0 elsewhere", "self in three",
     "channels on the sphere", "three on the sphere", "radii of others", "radius too large",
-    "channels without update", "norm of one before",
+    "channels without update", "norm of one before", "mixed without across",
 }  # fmt: skip
 """What only validators know: relations between keys, modules of Python, infinity, and that 3.0 is no integer."""
 
@@ -303,8 +303,6 @@ radials = st.one_of(
         kind=st.just("chebyshev"),
         cutoff=st.floats(2, 100),
         soft_min=st.floats(0.01, 1.99),
-        mix=st.just("species_pair"),
-        channels=st.integers(1, 64),
     ),
     st.builds(
         RadialSpec,

@@ -179,6 +179,7 @@ def test_a_bare_network_does_not_say_its_species(refused) -> None:
     ("changes", "message"),
     [
         ({"species": "[H, C, N]"}, "it has species 4, not 3"),
+        ({"repulsion": "{kind: zbl, radii: [0.3, 0.8, 0.7, 0.7]}"}, "it has no repulsion, and the spec has one"),
         ({"species": "[H, C, N, S]"}, "its species are H, C, N, O, not H, C, N, S"),
         ({"features": 8, "atom_layers": 2}, "it has features 6, not 8; atom_layers 1, not 2"),
         ({"interactions": 1}, "interactions 2, not 1"),

@@ -1,5 +1,6 @@
 """The scales in which a new network starts and is trained: sizes of tensors and of outputs, smooth radial functions."""
 
+import importlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,6 +42,26 @@ layers:
     update: {}
 readout: {kind: linear, of: all}
 """
+FOUR = """
+name: four
+species: [Cu]
+radial: {kind: hypersphere, cutoff: 4.0}
+layers:
+  - density: {dimension: 4, max_rank: 2, channels: 4, self: 2.0}
+    basis: {family: linear, body_order: 4}
+    update: {}
+readout: {kind: linear}
+"""
+ACROSS = """
+name: across
+species: [Cu]
+radial: {kind: chebyshev, functions: 5, soft_min: 1.0, cutoff: 4.0, mix: species_pair, channels: 2}
+layers:
+  - density: {max_rank: 2}
+    basis: {family: linear, body_order: 3, across: channels}
+    update: {}
+readout: {kind: linear}
+"""
 GAUSSIANS = GENERAL.replace("bessel", "inverse_gaussian").replace("general", "gaussians")
 START = StartConfig(factor=0.25, smoothness=2.0)
 
@@ -52,10 +73,15 @@ def disordered() -> list[Atoms]:
     return [Atoms("Cu27", grid + random.uniform(-0.7, 0.7, (27, 3))) for _ in range(4)]
 
 
-@pytest.fixture(scope="module", params=[SHORT, GENERAL, GAUSSIANS], ids=["short", "general", "gaussians"])
+TEXTS = {"short": SHORT, "general": GENERAL, "gaussians": GAUSSIANS, "four": FOUR, "across": ACROSS}
+
+
+@pytest.fixture(scope="module", params=TEXTS)
 def scaled(request, tmp_path_factory):
     """A new model, scaled to data, its scales, its package and the data."""
-    package = load_package(write_package(compile_spec(parse_spec(request.param)).package, tmp_path_factory.mktemp("p")))
+    package = load_package(
+        write_package(compile_spec(parse_spec(TEXTS[request.param])).package, tmp_path_factory.mktemp("p"))
+    )
     model, batch = package.Model(seed=0).double(), batch_structures(disordered(), 4.0, dtype=torch.float64)
     scales = scale_to_data(model, package, batch, START)
     layers = model.layers if hasattr(model, "layers") else [block.interaction.layer for block in model.blocks]
@@ -74,7 +100,10 @@ def given_to(scaled, layer):
 def test_tensors_have_size_one(scaled):
     for layer in scaled.layers:
         around = layer.environment(*given_to(scaled, layer))
-        assert around.square().mean().item() == pytest.approx(1.0, rel=1e-9)
+        if scaled.model.NAME == "four":  # what the central atom adds is not scaled
+            assert 0.5 < around.square().mean().item() < 3
+        else:
+            assert around.square().mean().item() == pytest.approx(1.0, rel=1e-9)
 
 
 def test_outputs_fall_with_their_vertices(scaled):
@@ -83,8 +112,9 @@ def test_outputs_fall_with_their_vertices(scaled):
     bases = [manifest["basis"], *(later["basis"] for later in manifest.get("later_layers", []))]
     for number, layer in enumerate(scaled.layers):
         around = layer.environment(*given_to(scaled, layer))
+        around = around.flatten(1).unsqueeze(2) if scaled.model.NAME == "across" else around
         name = "invariants" if number == 0 or len(bases) == 1 else f"invariants_{number + 1}"
-        values = getattr(__import__(f"{scaled.package.__name__}.model", fromlist=["x"]), name)(around).detach()
+        values = getattr(importlib.import_module(f"{scaled.package.__name__}.model"), name)(around).detach()
         start = 0
         for rank in (0, 1):
             mixing = getattr(layer, f"mixing_{rank}", getattr(layer, "mixing", None) if rank == 0 else None)
@@ -111,10 +141,25 @@ def test_radial_functions_are_smooth(scaled):
     """Functions of rising frequency have falling scales; localised ones are mixed with their neighbours."""
     for layer in scaled.layers:
         scale = scaled.scales[layer.weights]
-        if scaled.model.NAME == "general":
+        if scaled.model.NAME == "four":  # a single function
             assert scale.mixing is None
-            falling = scale.size[:, 0, 0] / scale.size[0, 0, 0]
+            continue
+        if scaled.model.NAME in ("general", "across"):
+            assert scale.mixing is None
+            sizes = scale.size[:, 0, 0] if scale.size.dim() == 3 else scale.size[0, 0, :, 0]
+            falling = sizes / sizes[0]
             torch.testing.assert_close(falling, torch.arange(1, 6, dtype=torch.float64) ** -2.0)
         else:
             assert scale.mixing is not None
             assert (scale.mixing[0, 1] / scale.mixing[0, 0]).item() > 0.5
+
+
+def test_a_group_norm_scales_what_it_normalises(tmp_path):
+    """The mixing behind it is as it was drawn; that of vectors, which it does not see, is scaled."""
+    text = GENERAL.replace("update: {}", "update: {norm: group}", 1)
+    package = load_package(write_package(compile_spec(parse_spec(text)).package, tmp_path))
+    model, drawn = package.Model(seed=0).double(), package.Model(seed=0).double()
+    scales = scale_to_data(model, package, batch_structures(disordered(), 4.0, dtype=torch.float64), START)
+    assert torch.equal(model.layers[0].mixing_0, drawn.layers[0].mixing_0)
+    assert model.layers[0].mixing_0 not in scales
+    assert model.layers[0].mixing_1 in scales

@@ -21,6 +21,7 @@ from tests.training_runs import prepare
         ({1: 0.03, 2: 0.02, 3: 0.01}, 3, 3, {1, 2, 3}),
         ({1: 0.010, 2: 0.0098}, 2, 1, {1, 2}),
         ({1: 0.01}, 1, 1, {1}),
+        ({1: 0.02, 2: 0.01, 4: 0.005}, 4, 4, {1, 2, 4}),
     ],
 )
 def test_the_fastest_number_is_taken_and_nothing_else_is_left_behind(seconds, most, chosen, tried):
@@ -28,7 +29,8 @@ def test_the_fastest_number_is_taken_and_nothing_else_is_left_behind(seconds, mo
 
     def step():
         calls.append(torch.get_num_threads())
-        time.sleep(seconds[calls[-1]])
+        starting = 0.03 if calls.count(calls[-1]) == 1 else 0.0  # of threads, or of a compiler
+        time.sleep(seconds[calls[-1]] + starting)
 
     assert fastest(step, most, lines.append) == chosen
     assert set(calls) == tried
@@ -42,7 +44,7 @@ def test_a_number_that_is_far_too_slow_is_tried_once():
 
     def step():
         calls.append(torch.get_num_threads())
-        time.sleep(0.001 if calls[-1] == 1 else 0.05)
+        time.sleep(0.001 if calls[-1] == 1 else 0.1)
 
     assert fastest(step, 2, lambda _: None) == 1
     assert calls.count(2) == 1

@@ -163,7 +163,8 @@ def _linears(layer: Layer, terms: list[Term]) -> Iterator[tuple[Factor, Factor]]
     by_name = {parameter.name: parameter for parameter in layer.parameters}
     for term in list(terms):
         weight = term.factors[0].array.name
-        if len(term.factors) != 2 or not weight.endswith(".weight") or weight not in by_name:
+        plain = len(term.factors) == 2 and term.coefficient == 1
+        if not plain or not weight.endswith(".weight") or weight not in by_name:
             continue
         bias = weight.removesuffix(".weight") + ".bias"
         terms.remove(term)

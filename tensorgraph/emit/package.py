@@ -253,6 +253,8 @@ def _model_module(spec: AnySpec, network: Layer, basis: Basis) -> str:
         "CUTOFF": "architecture.CUTOFF",
         "BASIS": json.dumps(f"{len(basis)} invariants of ranks up to {basis.max_rank}"),
     }
+    if any(child.path == "repulsion" for child in network.children):
+        attributes["FIXED_TERMS"] = "1"
     text, made = print_model(network, attributes), definitions(network)
     imports, whole = ["import torch", "from torch import Tensor"], "\n".join([*made, text])
     for names, line in MODEL_IMPORTS.items():

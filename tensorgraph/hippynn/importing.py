@@ -179,6 +179,8 @@ def _checked(network: Network, spec: Spec) -> Spec:
         # Of the scalar alone there is no group norm, whatever the spec says.
         "group_norm": (layout.group_norm, wanted.group_norm and spec.basis.max_rank > 0),
     }
+    if wanted.repulsion is not None:
+        raise CheckpointError(f"it does not match the spec {spec.name}: it has no repulsion, and the spec has one")
     different = [f"{key} {_yaml(ours)}, not {_yaml(theirs)}" for key, (ours, theirs) in pairs.items() if ours != theirs]
     if different:
         raise CheckpointError(f"it does not match the spec {spec.name}: it has {'; '.join(different)}")

@@ -60,7 +60,8 @@ def potential(spec: GeneralSpec, bases: Sequence[BasisProgram]) -> Layer:
     directions, radial = (statement.results[0] for statement in body[-2:])
     children, made, features = [], [], None
     for number, (layer, basis) in enumerate(zip(layers, bases, strict=True)):
-        builder = _Builder(spec, layer, basis, number, z, directions, radial, features)
+        ranks = layers[number - 1].basis.outputs if features else ()
+        builder = _Builder(spec, layer, basis, number, z, directions, radial, features, ranks)
         children.append(Child(f"layers.{number}", builder.layer()))
         given = (z, directions, radial, *([features] if features else []))
         outputs = tuple(Array(f"{array.name}_{number + 1}", array.spaces) for array in builder.outputs)
@@ -131,9 +132,11 @@ class _Builder:
         directions: Array,
         radial: Array,
         features: Array | None,
+        ranks: tuple[int, ...],
     ) -> None:
         self.spec, self.of, self.basis, self.number = spec, layer, basis, number
         self.z, self.directions, self.radial, self.given = z, directions, radial, features
+        self.ranks = ranks  # of the features, in their order
         self.members: list[Member] = []
         self.body: list[Statement] = []
         self.outputs: tuple[Array, ...] = ()
@@ -219,8 +222,12 @@ class _Builder:
     def of_features(self, tensors: Array, functions: Array) -> Array:
         """The density of features with ranks: messages of all couplings, each with radial weights of its own."""
         assert self.given is not None
-        ranks = tuple(range(round(sqrt(self.given.spaces[1].extent))))
-        max_rank, function, channel = self.of.density.max_rank, functions.spaces[1], self.given.spaces[2]
+        ranks, max_rank, function, channel = (
+            self.ranks,
+            self.of.density.max_rank,
+            functions.spaces[1],
+            self.given.spaces[2],
+        )
         path = Space("path", len(paths(max_rank, ranks)))
         deviation = 1 / sqrt(function.extent * path.extent)
         weights = self.parameter(Array("weights", (function, path, channel), "V"), Normal(deviation))
@@ -229,7 +236,7 @@ class _Builder:
             Array("M", (PAIR, tensors.spaces[1], channel)),
             Array("A", (ATOM, tensors.spaces[1], channel)),
         )
-        program = Program(f"messages_{max_rank}_{max(ranks)}", lower_messages(max_rank, ranks))
+        program = Program(f"messages_{max_rank}_{''.join(map(str, ranks))}", lower_messages(max_rank, ranks))
         self.body += [
             Contract(radial["pqa"], (functions["pn"] * weights["nqa"],)),
             Contract(neighbour["pca"], (Term((self.given["jca"],)),)),
@@ -265,8 +272,9 @@ class _Builder:
 
     def mixed(self, values: Array, rank: int, count: int, start: int) -> Array:
         """Features of one rank: outputs of that rank, mixed over outputs and channels alike for all components."""
-        update, channel, source = self.of.update, self.channels, values.spaces[2]
+        update, channel = self.of.update, self.channels
         assert update is not None
+        source = values.spaces[2] if len(values.spaces) > 2 else Space("all channels", 1)
         output, axis = Space(f"outputs of rank {rank}", count), Space(f"rank {rank}", component_count(rank))
         part = Array(f"B{rank}", (ATOM, output, source) if rank == 0 else (ATOM, output, axis, source))
         self.body.append(Part(part, values, start))
@@ -290,9 +298,9 @@ class _Builder:
         """
         assert self.of.update is not None
         given, size = self.given, component_count(rank)
-        start = sum(map(component_count, range(rank)))
-        if given is None or not self.of.update.residual or start + size > given.spaces[1].extent:
+        if given is None or not self.of.update.residual or rank not in self.ranks:
             return ()
+        start = sum(component_count(lower) for lower in self.ranks if lower < rank)
         before, channel = given.spaces[2], self.channels
         axes = (Space(f"rank {rank}", size),) if rank else ()
         part = Array(f"before_{rank}", (ATOM, *axes, before))

@@ -78,13 +78,13 @@ def lower_bessel(functions: int, cutoff: float) -> Derivatives[ScalarProgram]:
         twice = builder.product(cosine, sines[-1]).scaled(2)
         sines.append(builder.sum([twice, *([-sines[-2]] if len(sines) > 1 else [])]))
     inside = builder.apply("inside", builder.sum([builder.one, -d]))
-    weight = builder.product(builder.product(envelope(builder, d), inside), builder.apply("reciprocal", r))
+    weight = builder.product(builder.product(_envelope(builder, d), inside), builder.apply("reciprocal", r))
     norm = Fraction(math.sqrt(2 / cutoff))
     values = [builder.product(sine, weight).scaled(norm) for sine in sines]
     return derived(builder, [distance], ArrayRef("radial_functions", functions), values)
 
 
-def envelope(builder: Builder, d: Linear, degree: int = 6) -> Linear:
+def _envelope(builder: Builder, d: Linear, degree: int = 6) -> Linear:
     """``1 - (p+1)(p+2)/2 d^p + p(p+2) d^(p+1) - p(p+1)/2 d^(p+2)``: one at zero, zero with two derivatives at one."""
     power, p = builder.one, degree
     for _ in range(p):

@@ -7,9 +7,8 @@ from fractions import Fraction
 
 from tensorgraph.network.arrays import ATOM, PAIR, Array, Space, Term
 from tensorgraph.network.pairs import lower_distance
-from tensorgraph.network.radial import envelope
-from tensorgraph.network.statements import Call, Child, Contract, Fixed, Layer, Pointwise, Program, Statement
-from tensorgraph.scalar import ArrayRef, Builder, Derivatives, ScalarProgram
+from tensorgraph.network.statements import Call, Child, Contract, Fixed, Layer, Pointwise, Program
+from tensorgraph.scalar import ArrayRef, Builder, Derivatives, Linear, ScalarProgram
 from tensorgraph.scalar.derivatives import Argument, derived
 from tensorgraph.spec import RepulsionSpec
 from tensorgraph.spec.elements import ATOMIC_NUMBERS
@@ -43,10 +42,21 @@ def lower_zbl() -> Derivatives[ScalarProgram]:
     )
     along = builder.product(r, builder.apply("reciprocal", radii))
     inside = builder.apply("inside", builder.sum([builder.one, -along]))
-    switched = builder.product(screening, builder.product(envelope(builder, along), inside))
+    switched = builder.product(screening, builder.product(_envelope(builder, along), inside))
     charges = builder.product(of_centre, of_neighbour).scaled(COULOMB)
     value = builder.product(builder.product(charges, builder.apply("reciprocal", r)), switched)
     return derived(builder, [pair], ArrayRef("energy", 1), [value])
+
+
+def _envelope(builder: Builder, d: Linear) -> Linear:
+    """``1 - 28 d^6 + 48 d^7 - 21 d^8`` as (1 - d)³ times a sum of positive terms: energies of thousands of eV stand
+    before it, and near d = 1 the difference of large terms would be wrong in float32.
+    """
+    polynomial = builder.one.scaled(21)
+    for coefficient in (15, 10, 6, 3, 1):
+        polynomial = builder.sum([builder.product(polynomial, d), builder.one.scaled(coefficient)])
+    left = builder.sum([builder.one, -d])
+    return builder.product(polynomial, builder.product(left, builder.product(left, left)))
 
 
 def repulsion(spec: RepulsionSpec, symbols: Sequence[str], z: Array) -> Layer:
@@ -75,23 +85,16 @@ def repulsion(spec: RepulsionSpec, symbols: Sequence[str], z: Array) -> Layer:
 
 
 def with_repulsion(layer: Layer, spec: RepulsionSpec | None, symbols: Sequence[str]) -> Layer:
-    """A potential with the repulsion in its first energy term, beside the energies of species: what is not trained."""
+    """A potential with the repulsion as its last energy term: terms are summed in float64."""
     if spec is None:
         return layer
     z, displacements = layer.inputs
-    child, before = Child("repulsion", repulsion(spec, symbols, z)), list(layer.body)
-    distance = child.layer.inputs[1]
-    if not any(distance in statement.results for statement in before):
-        before.insert(0, Pointwise(Program("distance", lower_distance()), (distance,), (displacements,), PAIR))
-    heads, (first, *others) = before.pop(), layer.outputs
-    assert isinstance(heads, Call), "energy heads come last"
-    of_species, of_nuclei = Array("of_species", (ATOM,)), Array("repulsion", (ATOM,))
-    body: list[Statement] = [
-        *before,
-        Call(heads.child, (of_species, *others), heads.sources),
-        Call(child, (of_nuclei,), (z, distance)),
-        Contract(first["i"], (Term((of_species["i"],)), Term((of_nuclei["i"],)))),
-    ]
-    network = Layer(layer.name, layer.title, layer.inputs, layer.outputs, (*layer.members, child), tuple(body))
+    child, body = Child("repulsion", repulsion(spec, symbols, z)), list(layer.body)
+    distance, term = child.layer.inputs[1], Array("repulsion", (ATOM,))
+    if not any(distance in statement.results for statement in body):
+        body.insert(0, Pointwise(Program("distance", lower_distance()), (distance,), (displacements,), PAIR))
+    body.append(Call(child, (term,), (z, distance)))
+    terms, members = (*layer.outputs, term), (*layer.members, child)
+    network = Layer(layer.name, layer.title, layer.inputs, terms, members, tuple(body))
     network.verify()
     return network

@@ -3,6 +3,7 @@
 Sections are validated one by one (`tensorgraph.spec.sections`); here is what they require of each other.
 """
 
+import hashlib
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -94,6 +95,9 @@ class GeneralSpec(PackageSpec):
 
     def _check_across(self, index: int, layer: LayerSpec) -> None:
         if not layer.basis.across:
+            if self.radial.mix == "species_pair" and not index:
+                wrong = "is missing, and radial.mix is species_pair"
+                raise refused(wrong, "layers", index, "basis", "across", sibling="family")
             return
         for wrong in self._not_across(layer):
             raise refused(f"is {layer.basis.across}, {wrong}", "layers", index, "basis", "across")
@@ -112,12 +116,15 @@ class GeneralSpec(PackageSpec):
             raise refused(wrong, "layers", index, "update", sibling="repeat" if layer.repeat > 1 else "")
         # Tensors of a later layer have the channels of the features that neighbours bring.
         before = self.layers[max(index - 1, 0)].density.channels
-        if layer.update is None and layer.density.channels != before:
+        if layer.update is None and layer.density.channels not in (1, before):  # 1: not given
             wrong = f"is {layer.density.channels} without an update, and the layer before gives {before}"
             raise refused(wrong, "layers", index, "density", "channels")
-        fewest = min(before, layer.density.channels) if layer.repeat > 1 else before
-        if layer.update and layer.update.norm == "group" and fewest == 1:
-            raise refused("is group, which makes a single channel constant", "layers", index, "update", "norm")
+        if layer.update and layer.update.norm == "group":
+            if layer.density.channels == 1 and (not index or layer.repeat > 1):
+                raise refused("is group, which makes a single channel constant", "layers", index, "update", "norm")
+            if before == 1:
+                wrong = "is group, which makes the single channel of the layer before constant"
+                raise refused(wrong, "layers", index, "update", "norm")
 
     def _check_readout(self) -> None:
         updated = self.layers[-1].update is not None
@@ -125,6 +132,17 @@ class GeneralSpec(PackageSpec):
             raise refused(f"is {self.readout.per}, and the last layer has an update", "readout", "per")
         if not updated and not self.readout.per:
             raise refused("is missing, and the last layer has no update", "readout", "per")
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of `canonical_json`, in hexadecimal; of a spec that meant another network before, another one.
+
+        So weights of that network are refused. Before, residuals of later layers did not add their features.
+        """
+        later = [layer for index, layer in enumerate(self.layers) if index or layer.repeat > 1]
+        if any(layer.update and layer.update.residual for layer in later):
+            return hashlib.sha256(f"features are added\n{self.canonical_json()}".encode()).hexdigest()
+        return super().digest
 
     @property
     def has_model(self) -> bool:

@@ -75,7 +75,7 @@ class RadialSpec(SpecModel):
     ] = 5.5
     mix: Annotated[
         Literal["none", "species_pair"],
-        Allowed("none or species_pair; no key mix with kind: hypersphere"),
+        Allowed("none, or species_pair with basis.across: channels; no key mix with kind: hypersphere"),
         Field(title="Mix", description="species_pair: each pair of species has its own combinations of the functions."),
     ] = "none"
     channels: Annotated[
@@ -253,7 +253,7 @@ class UpdateSpec(SpecModel):
     ] = "softplus"
     norm: Annotated[
         Literal["group", "none"],
-        Allowed("none, or group with density.channels of at least 2"),
+        Allowed("none, or group where this layer and the one before have density.channels of at least 2"),
         Field(title="Norm", description="group: each output is normalised over the channels of an atom."),
     ] = "none"
     atom_layers: Annotated[

@@ -62,10 +62,10 @@ def new_row(combination: Combination, data_digest: str) -> Row:
 def digest_of(combination: Combination, data_digest: str) -> str:
     """Of all that decides what a combination's training gives: the spec, the config and the data.
 
-    Not of where it stands, nor of what it logs.
+    Not of where it stands, nor of what it logs and on how many threads it runs.
     """
     config = json.loads(combination.config.canonical_json())
-    kept = {key: value for key, value in config.items() if key not in ("model", "out", "log")}
+    kept = {key: value for key, value in config.items() if key not in ("model", "out", "log", "threads")}
     text = json.dumps([combination.spec.canonical_json(), kept, data_digest], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -92,17 +92,22 @@ class Loop:
     def fit(self) -> None:
         """Take steps until the run is over. Raises TrainingError for a loss that is not finite."""
         progress, started = self.state.progress, time.monotonic()
-        progress.threads = self._threads()
+        number = self._threads()
+        progress.threads = number or progress.threads
         self._started += time.monotonic() - started  # no part of the run
-        with threads(progress.threads):
+        with threads(number):
             self._fit()
 
-    def _threads(self) -> int:
-        """On how many threads it runs: those that the config asks for or another run had, else the fastest."""
+    def _threads(self) -> int | None:
+        """On how many threads of a CPU it runs: as many as the config asks for, or a run that goes on had, or the
+        fastest number; None where that is not for this process to say.
+        """
         before, most = self.state.progress.threads, torch.get_num_threads()
-        if self.config.threads != "auto" or self.fabric.device.type != "cpu" or self.fabric.world_size > 1:
-            return most
-        if before is not None:
+        if self.config.threads != "auto":
+            return most  # set already
+        if self.fabric.device.type != "cpu" or self.fabric.world_size > 1:
+            return None
+        if before is not None and self.limits.minutes is None:
             return min(before, most)  # sums of another number of threads may be rounded in another way
         chosen = self._batches()[0]
         return 1 if most == 1 else fastest(lambda: self._tried(chosen), most, self.lines.event)

@@ -26,6 +26,7 @@ from tensorgraph.training.config import StartConfig
 from tensorgraph.training.soap import Scale
 
 FLOOR = 1e-3  # of the covariance of radial weights that no smoothness bends
+FAR = 4096.0  # how many times as large tensors are made to find degrees
 LEAST = 1e-3  # of a standard deviation, relative to the largest of the invariants
 
 
@@ -73,18 +74,7 @@ def _scale_layers(model: Any, package: ModuleType, batch: Batch, config: StartCo
         size = float(layer.environment(*arguments).square().mean().sqrt()) or 1.0
         layer.weights.div_(size)
         scales[layer.weights] = Scale(falling / size, mixing)
-        values, start = layer.outputs(*arguments), 0
-        layer.weights.mul_(2)
-        doubled = layer.outputs(*arguments)
-        layer.weights.div_(2)
-        for name, mixing in sorted(layer.named_parameters(recurse=False)):
-            if name.startswith("mixing_"):
-                stop = start + len(mixing) * (2 * int(name.removeprefix("mixing_")) + 1)
-                powers = config.factor ** (_degrees(values[:, start:stop], doubled[:, start:stop], len(mixing)) - 1)
-                of_outputs = powers * _inverse_sizes(values[:, start:stop], len(mixing))
-                mixing.mul_(of_outputs)
-                scales[mixing] = Scale(of_outputs.expand_as(mixing))
-                start = stop
+        scales.update(_scale_mixings(layer, arguments, config.factor))
 
     handles = [layer.register_forward_pre_hook(scale) for layer in model.layers]
     with torch.no_grad():
@@ -112,11 +102,43 @@ def _smooth(radial: dict[str, Any], weights: Tensor, length: float) -> tuple[Ten
     return falling.to(weights).view(shape).expand_as(weights), None
 
 
-def _degrees(values: Tensor, doubled: Tensor, n_outputs: int) -> Tensor:
-    """[n_outputs, 1, 1]: of how many tensors each output is the product, from its values for tensors twice as large."""
-    sizes, larger = (x.unflatten(1, (n_outputs, -1)).square().sum(dim=(0, 2, 3)).sqrt() for x in (values, doubled))
-    degrees = torch.where(sizes > 0, larger / sizes, 2.0).log2().round()
-    return degrees.clamp(min=1).view(-1, 1, 1)
+def _scale_mixings(layer: Any, arguments: tuple[Any, ...], factor: float) -> dict[Tensor, Scale]:
+    """Of the mixings of a layer, for each rank one, where no group norm scales what they mix."""
+    scales, start = {}, 0
+    values, degrees = _with_channels(layer.outputs(*arguments)), _degrees(layer, arguments)
+    for name, mixing in sorted(layer.named_parameters(recurse=False)):
+        if not name.startswith("mixing_"):
+            continue
+        rank, n_outputs = int(name.removeprefix("mixing_")), len(mixing)
+        part = slice(start, start + n_outputs * (2 * rank + 1))
+        start = part.stop
+        if rank == 0 and hasattr(layer, "norm"):
+            continue
+        powers = factor ** (degrees[part].view(n_outputs, -1).amax(dim=1) - 1)
+        of_outputs = powers.view(-1, 1, 1) * _inverse_sizes(values[:, part], n_outputs)
+        mixing.mul_(of_outputs)
+        scales[mixing] = Scale(of_outputs.expand_as(mixing))
+    return scales
+
+
+def _with_channels(values: Tensor) -> Tensor:
+    """Outputs across channels as those of a single one, [n_atoms, n, channels]."""
+    return values.unsqueeze(2) if values.dim() == 2 else values
+
+
+def _degrees(layer: Any, arguments: tuple[Any, ...]) -> Tensor:
+    """Of how many tensors each element of the outputs is the product, [n].
+
+    With tensors twice as large, an output of n tensors is 2^n times as large. They are made so large before that what
+    the central atom itself adds to the density, in four dimensions, does not count.
+    """
+    before, sizes = layer.weights.clone(), []
+    for factor in (FAR, 2 * FAR):
+        layer.weights.copy_(before * factor)
+        sizes.append(_with_channels(layer.outputs(*arguments)).double().square().sum(dim=(0, 2)).sqrt())
+    layer.weights.copy_(before)
+    degrees = torch.where(sizes[0] > 0, sizes[1] / sizes[0], 2.0).log2().round()
+    return degrees.clamp(min=1).to(before)
 
 
 def _inverse_sizes(values: Tensor, n_outputs: int) -> Tensor:

@@ -19,6 +19,8 @@ PATIENCE = 1.0
 """Seconds after which a number of threads is not timed again."""
 GAIN = 0.9
 """More threads are taken where they bring the time of a step below this part."""
+HOPELESS = 10
+"""A first step that takes so many times as long is the only one: threads do not start that slowly."""
 
 
 @contextlib.contextmanager
@@ -36,13 +38,11 @@ def threads(number: int | None) -> Iterator[None]:
 def fastest(step: Callable[[], object], most: int, tell: Tell) -> int:
     """Of 1, 2, 4, … and `most` threads, with how many `step` is fastest; more are not tried once they do not help.
 
-    The first call, which may compile programs, is not timed.
+    The first call of each number, which starts its threads and may compile programs, does not count, unless it is
+    hopelessly slow.
     """
-    best, least = 1, 0.0
-    with threads(1):
-        step()
-        least = _seconds(step, float("inf"))
-    for number in sorted({min(2**k, most) for k in range(1, most.bit_length() + 1)} - {1}):
+    best, least = 1, float("inf")
+    for number in sorted({min(2**k, most) for k in range(most.bit_length() + 1)}):
         with threads(number):
             seconds = _seconds(step, least)
         if seconds > GAIN * least:
@@ -54,14 +54,17 @@ def fastest(step: Callable[[], object], most: int, tell: Tell) -> int:
 
 
 def _seconds(step: Callable[[], object], least: float) -> float:
-    """The shortest of several times; of one, where it is long, or twice the least of fewer threads."""
-    found = float("inf")
+    """The shortest of several times; `least` is that of fewer threads."""
     started = time.perf_counter()
+    step()
+    if (first := time.perf_counter() - started) > HOPELESS * least:
+        return first
+    found, started = float("inf"), time.perf_counter()
     for _ in range(REPEATS):
         begun = time.perf_counter()
         step()
         now = time.perf_counter()
         found = min(found, now - begun)
-        if now - started > PATIENCE or found > 2 * least:
+        if now - started > PATIENCE:
             break
     return found
