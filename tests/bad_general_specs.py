@@ -231,7 +231,7 @@ BAD = {  # the good spec, what is replaced where it first occurs, by what, the l
     "degree key": (MTP, "limit", "levels", 15, "unknown key 'levels'"),
     # updates and the readout
     "update mix": (HIPHOP, "norm", "mix: per_species, norm", 7, "`layers[0].update.mix` is 'per_species'; allowed: fu"),
-    "residual": (HIPHOP, "norm", "residual: 1, norm", 7, "`layers[0].update.residual` is 1; allowed: true or false"),
+    "residual": (HIPHOP, "norm", "residual: 1, norm", 7, "`layers[0].update.residual` is 1; allowed: all, atom_lay"),
     "activation": (HIPHOP, "norm", "activation: relu, norm", 7, "`layers[0].update.activation` is 'relu'; allowed: so"),
     "channels without update": (TWO, "channels: 8\n      of", "channels: 4\n      of", 18,
                                 "`layers[1].density.channels` is 4 without an update, and the layer before gives 8; a"),

@@ -103,7 +103,7 @@ def test_the_sections_have_the_defaults_of_the_table() -> None:
     two = parse_spec(TWO)
     assert isinstance(two, GeneralSpec)
     assert two.layers[0].update == UpdateSpec(
-        mix="full", residual=True, activation="softplus", norm="group", atom_layers=0
+        mix="full", residual="all", activation="softplus", norm="group", atom_layers=0
     )
     assert [layer.density.of for layer in two.layers] == ["species", "features"]
     ace = parse_spec(ACE)
@@ -314,7 +314,7 @@ radials = st.one_of(
 )
 updates = st.builds(
     UpdateSpec,
-    residual=st.booleans(),
+    residual=st.sampled_from(["all", "atom_layers", "none"]),
     activation=st.sampled_from(["softplus", "silu", "none"]),
     norm=st.sampled_from(["group", "none"]),
     atom_layers=st.integers(0, 16),

@@ -298,7 +298,7 @@ class _Builder:
         """
         assert self.of.update is not None
         given, size = self.given, component_count(rank)
-        if given is None or not self.of.update.residual or rank not in self.ranks:
+        if given is None or self.of.update.residual != "all" or rank not in self.ranks:
             return ()
         start = sum(component_count(lower) for lower in self.ranks if lower < rank)
         before, channel = given.spaces[2], self.channels
@@ -334,7 +334,7 @@ class _Builder:
             hidden = Array(f"x_{number + 1}", x.spaces)
             self.body.append(Contract(hidden["ia"], applied(own, result)))
             active = self.pointwise(update.activation, hidden, f"a_{number + 1}")
-            if update.residual:
+            if update.residual != "none":
                 added = Array(f"h0_{number + 1}", x.spaces)
                 self.body.append(Contract(added["ia"], (Term((active["ia"],)), Term((result["ia"],)))))
                 active = added

@@ -3,7 +3,6 @@
 Sections are validated one by one (`tensorgraph.spec.sections`); here is what they require of each other.
 """
 
-import hashlib
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -132,17 +131,6 @@ class GeneralSpec(PackageSpec):
             raise refused(f"is {self.readout.per}, and the last layer has an update", "readout", "per")
         if not updated and not self.readout.per:
             raise refused("is missing, and the last layer has no update", "readout", "per")
-
-    @property
-    def digest(self) -> str:
-        """The SHA-256 of `canonical_json`, in hexadecimal; of a spec that meant another network before, another one.
-
-        So weights of that network are refused. Before, residuals of later layers did not add their features.
-        """
-        later = [layer for index, layer in enumerate(self.layers) if index or layer.repeat > 1]
-        if any(layer.update and layer.update.residual for layer in later):
-            return hashlib.sha256(f"features are added\n{self.canonical_json()}".encode()).hexdigest()
-        return super().digest
 
     @property
     def has_model(self) -> bool:

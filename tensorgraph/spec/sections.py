@@ -242,10 +242,14 @@ class UpdateSpec(SpecModel):
         Field(title="Mix", description="full: outputs of all graphs and channels are combined linearly."),
     ] = "full"
     residual: Annotated[
-        bool,
-        Allowed("true or false"),
-        Field(title="Residual", description="Whether every layer adds its input to its output."),
-    ] = True
+        Literal["all", "atom_layers", "none"],
+        Allowed("all, atom_layers or none"),
+        Field(title="Residual"),
+        Field(
+            description="all: the features that the layer was given are added to those that it makes, and atom "
+            "layers add their input; atom_layers: those alone."
+        ),
+    ] = "all"
     activation: Annotated[
         Literal["softplus", "silu", "none"],
         Allowed("softplus, silu or none"),
