@@ -69,6 +69,8 @@ class Potential(torch.nn.Module):
     """Chemical symbols and atomic numbers."""
     CUTOFF: ClassVar[float]
     """In Å."""
+    FIXED_TERMS: ClassVar[int] = 0
+    """How many energy terms, the last ones, have nothing to train and are no part of the hierarchicality."""
     BASIS: ClassVar[str] = ""
     """What the printed form of a model says of its basis."""
 
@@ -84,7 +86,7 @@ class Potential(torch.nn.Module):
     species: Tensor
 
     def energy_terms(self, species: Tensor, geometry: Geometry) -> Tensor:
-        """The energy terms [n_heads, n_atoms] in eV, the zeroth head that of the species: what a subclass defines.
+        """The energy terms [n_terms, n_atoms] in eV, the zeroth that of the species: what a subclass defines.
 
         `species` [n_atoms, n_species] is one where an atom is of a species and else zero, in the dtype of the weights.
         """
@@ -124,7 +126,8 @@ class Potential(torch.nn.Module):
         geometry = Geometry.of(groups, _kinds(is_species), displacements, self.CUTOFF)
         terms = self.energy_terms(is_species.to(displacements.dtype), geometry)
         energies = terms.double().sum(dim=0)  # see `Prediction` for why not in the dtype of the weights
-        per_atom = torch.stack([energies, hierarchicality(terms).double()], dim=1)
+        heads = terms[: len(terms) - self.FIXED_TERMS]
+        per_atom = torch.stack([energies, hierarchicality(heads).double()], dim=1)
         energy, penalty = group_sum(per_atom, structure, n_structures).unbind(dim=1)
         return Prediction(energy, energies, penalty.to(terms.dtype))
 
