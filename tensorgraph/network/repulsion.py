@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from tensorgraph.network.arrays import ATOM, PAIR, Array, Space, Term
 from tensorgraph.network.pairs import lower_distance
-from tensorgraph.network.statements import Call, Child, Contract, Fixed, Layer, Pointwise, Program
+from tensorgraph.network.statements import Call, Child, Contract, Fixed, Layer, Part, Place, Pointwise, Program
 from tensorgraph.scalar import ArrayRef, Builder, Derivatives, Linear, ScalarProgram
 from tensorgraph.scalar.derivatives import Argument, derived
 from tensorgraph.spec import RepulsionSpec
@@ -64,19 +64,21 @@ def repulsion(spec: RepulsionSpec, symbols: Sequence[str], z: Array) -> Layer:
     distance, one = Array("distance", (PAIR, Space("one", 1))), Space("one", 1)
     numbers, species = [ATOMIC_NUMBERS[symbol] for symbol in symbols], z.spaces[1]
     shared = {3: [number**EXPONENT for number in numbers], 4: spec.radii}
-    fixed = [Fixed(Array("of_distance", (PROPERTIES, one)), ((0, 1.0),))]
+    fixed = []
     for row, name in ((1, "of_centre"), (2, "of_neighbour")):
         rows = {row: numbers, **shared}
         values = ((k * len(numbers) + b, float(rows[k][b])) for k in rows for b in range(len(numbers)))
         fixed.append(Fixed(Array(name, (PROPERTIES, species)), tuple(values)))
-    of_distance, of_centre, of_neighbour = (member.array for member in fixed)
+    of_centre, of_neighbour = (member.array for member in fixed)
     centre, neighbour = Array("centre", (ATOM, PROPERTIES)), Array("neighbour", (ATOM, PROPERTIES))
     pair, energy, half = Array("pair", (PAIR, PROPERTIES)), Array("V", (PAIR, one)), Array("energy", (ATOM,))
-    gathered = (Term((centre["ik"],)), Term((neighbour["jk"],)))
+    placed = Array("placed", (PAIR, PROPERTIES))
+    terms = (Term((placed["pk"],)), Term((centre["ik"],)), Term((neighbour["jk"],)))
     body = (
         Contract(centre["ik"], (z["ib"] * of_centre["kb"],)),
         Contract(neighbour["ik"], (z["ib"] * of_neighbour["kb"],)),
-        Contract(pair["pk"], (distance["po"] * of_distance["ko"], *gathered)),
+        Place(Part(distance, placed, 0), placed, distance),
+        Contract(pair["pk"], terms),
         Pointwise(Program("repulsion", lower_zbl()), (energy,), (pair,), PAIR),
         Contract(half["i"], (Term((energy["po"],), Fraction(1, 2)),)),
     )
