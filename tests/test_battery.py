@@ -39,6 +39,7 @@ from tensorgraph.battery.structures import PERIODIC, SEED, Maker, rotation, stru
 from tensorgraph.calculator import TensorGraphCalculator
 from tensorgraph.compiler import compile_spec
 from tensorgraph.emit.writing import write_package
+from tensorgraph.model import load_package
 from tensorgraph.neighbours.lists import neighbour_pairs
 from tensorgraph.spec import parse_spec
 from tests.broken import BROKEN, Broken, Wrapped, broken_invariants, table
@@ -258,3 +259,14 @@ def test_the_docs_show_the_bounds_and_what_is_rejected() -> None:
         row = rf"^\| {re.escape(name)}( \([^|]*)? \| {bound.float64:g} \| {bound.float32:g} \|"
         assert re.search(row, page, re.MULTILINE), name
     assert all(f"**{name}" in page or f", {name}" in page for name in NAMES)
+
+
+def test_the_integral_of_the_force_is_fine_enough_for_narrow_sensitivities(tmp_path):
+    """Twenty of them and few features: with four points for each part the integral itself was wrong by 0.002."""
+    spec = parse_spec(
+        "name: narrow\nbasis: {family: hiphop, body_order: 4, max_rank: 2}\n"
+        "network: {species: [H, C, O], features: 8, interactions: 2}\n"
+    )
+    package = load_package(write_package(compile_spec(spec).package, tmp_path))
+    check = limits.check_work(Subject(package, package.Model(seed=0).double()))
+    assert check.measured < 1e-4

@@ -39,7 +39,7 @@ GAPS = {torch.float64: 2e-4, torch.float32: 1e-2}
 """Between these points, in Å: distances near the cutoff are rounded to 1e-15 and 5e-7 Å."""
 CLOSE = (0.7, 0.5, 0.35, 0.2, 0.1, 0.03, 0.01, 2e-3, 5e-4, 1e-5)
 """Distances of dimers, in Å; below 1e-3 the model refuses the structure."""
-PARTS, GAUSS = 25, 4  # of the way, and points of the integral over one
+PARTS, GAUSS = 25, 6  # of the way, and points of the integral over one
 CURVE = 30  # points of an energy curve
 LONGER = 1.5  # times the cutoff: a list with pairs that must not count
 MOST_PAIRS = 40  # of species; a model of all elements has thousands
