@@ -86,7 +86,6 @@ CASES = {
     "mtp16": (SPECS / "mtp16.yaml").read_text(),
     "ace": ACE,
     "deep": DEEP,
-} | {
     "gap": GAP,
     "updated": UPDATED,
 }

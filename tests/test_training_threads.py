@@ -57,7 +57,7 @@ def test_threads_are_given_back_after_an_error():
     assert torch.get_num_threads() == before
 
 
-def test_a_run_uses_the_number_that_it_is_given_and_goes_on_with_what_it_had(tmp_path, monkeypatch):
+def test_a_run_uses_the_number_that_it_is_given_and_goes_on_with_what_it_had(tmp_path):
     before = torch.get_num_threads()
     config = load_config(prepare(tmp_path, steps=2, threads=2))
     train(config, tell=lambda _: None)

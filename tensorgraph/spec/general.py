@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from tensorgraph.spec.base import Allowed, refused
 from tensorgraph.spec.model import PackageSpec, Spec, Species, yaml_value
-from tensorgraph.spec.repulsion import REPULSION, RepulsionSpec, check_repulsion
+from tensorgraph.spec.repulsion import Repulsion, check_repulsion
 from tensorgraph.spec.sections import LayerSpec, RadialSpec, ReadoutSpec
 
 
@@ -29,11 +29,7 @@ class GeneralSpec(PackageSpec):
         ),
         Field(title="Radial", description="The functions of the distance of a pair."),
     ]
-    repulsion: Annotated[
-        RepulsionSpec | None,
-        REPULSION,
-        Field(title="Repulsion", description="A fixed repulsion of close pairs, added to what is trained."),
-    ] = None
+    repulsion: Repulsion = None
     layers: Annotated[
         tuple[LayerSpec, ...],
         Allowed("a list of 1 to 8 mappings with the keys density and basis and optionally update, repeat"),
@@ -53,9 +49,9 @@ class GeneralSpec(PackageSpec):
             self._check_outputs(index, layer)
             self._check_across(index, layer)
             self._check_update(index, layer)
+            self._check_channels(index, layer)
         self._check_readout()
-        if (wrong := check_repulsion(self.repulsion, self.species, self.radial.cutoff)) is not None:
-            raise wrong
+        check_repulsion(self.repulsion, self.species, self.radial.cutoff)
         return self
 
     def _check_source(self, index: int, layer: LayerSpec) -> None:
@@ -113,7 +109,9 @@ class GeneralSpec(PackageSpec):
         if layer.update is None and (layer.repeat > 1 or index < len(self.layers) - 1):
             wrong = "is missing in a layer that another one follows"
             raise refused(wrong, "layers", index, "update", sibling="repeat" if layer.repeat > 1 else "")
-        # Tensors of a later layer have the channels of the features that neighbours bring.
+
+    def _check_channels(self, index: int, layer: LayerSpec) -> None:
+        """Tensors of a later layer have the channels of the features that neighbours bring."""
         before = self.layers[max(index - 1, 0)].density.channels
         if layer.update is None and layer.density.channels not in (1, before):  # 1: not given
             wrong = f"is {layer.density.channels} without an update, and the layer before gives {before}"

@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 from tensorgraph.spec.base import Allowed, SpecModel
 from tensorgraph.spec.elements import ATOMIC_NUMBERS, SYMBOLS
 from tensorgraph.spec.names import SHORT_FAMILIES
-from tensorgraph.spec.repulsion import REPULSION, RepulsionSpec, check_repulsion
+from tensorgraph.spec.repulsion import Repulsion, check_repulsion
 from tensorgraph.spec.yaml_source import plain_value
 
 _RESERVED_NAMES = frozenset(
@@ -172,11 +172,7 @@ class NetworkSpec(SpecModel):
         Field(title="Residual", description="Whether every layer adds its input to its output."),
     ] = True
 
-    repulsion: Annotated[
-        RepulsionSpec | None,
-        REPULSION,
-        Field(title="Repulsion", description="A fixed repulsion of close pairs, added to what is trained."),
-    ] = None
+    repulsion: Repulsion = None
 
     @field_validator("group_norm")
     @classmethod
@@ -188,8 +184,7 @@ class NetworkSpec(SpecModel):
 
     @model_validator(mode="after")
     def _repulsion_fits(self) -> "NetworkSpec":
-        if (wrong := check_repulsion(self.repulsion, self.species, self.sensitivity.cutoff)) is not None:
-            raise wrong
+        check_repulsion(self.repulsion, self.species, self.sensitivity.cutoff)
         return self
 
     @model_serializer(mode="wrap")

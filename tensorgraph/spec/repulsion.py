@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
-from pydantic_core import PydanticCustomError
 
 from tensorgraph.spec.base import Allowed, SpecModel, refused
-
-REPULSION = Allowed("a mapping with the keys kind and radii; or no key repulsion")
 
 
 class RepulsionSpec(SpecModel):
@@ -31,17 +28,21 @@ class RepulsionSpec(SpecModel):
     ]
 
 
-def check_repulsion(
-    repulsion: RepulsionSpec | None, species: Sequence[str], cutoff: float
-) -> PydanticCustomError | None:
-    """What is wrong beside the species and the cutoff (Å) of a spec, as a validator raises it."""
+Repulsion = Annotated[
+    RepulsionSpec | None,
+    Allowed("a mapping with the keys kind and radii; or no key repulsion"),
+    Field(title="Repulsion", description="A fixed repulsion of close pairs, added to what is trained."),
+]
+
+
+def check_repulsion(repulsion: RepulsionSpec | None, species: Sequence[str], cutoff: float) -> None:
+    """Raises, as validators do, where it does not fit to the species and the cutoff (Å) of a spec."""
     if repulsion is None:
-        return None
+        return
     if len(repulsion.radii) != len(species):
         wrong = f"has {len(repulsion.radii)} elements for {len(species)} species"
-        return refused(wrong, "repulsion", "radii")
+        raise refused(wrong, "repulsion", "radii")
     for index, radius in enumerate(repulsion.radii):
         if 2 * radius > cutoff:
             wrong = f"holds {radius!r}, more than half of the cutoff, which is {cutoff!r}"
-            return refused(wrong, "repulsion", "radii", index)
-    return None
+            raise refused(wrong, "repulsion", "radii", index)
